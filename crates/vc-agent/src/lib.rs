@@ -1,0 +1,15 @@
+//! The agent of a machine, as the host sees it: what can be asked of it ([`Guest`], [`Containers`],
+//! [`Processes`], [`Streams`]) and what it is told ([`CreateSandbox`], [`CreateContainer`], [`Storage`]).
+#![forbid(unsafe_code)]
+
+mod agent;
+mod error;
+mod process;
+mod request;
+mod storage;
+
+pub use agent::{Agent, Connect, Containers, Guest, Processes, Streams};
+pub use error::{AgentError, Call};
+pub use process::{ExitStatus, InvalidSignal, ProcessRef, Signal, SignalTarget, TerminalSize};
+pub use request::{CreateContainer, CreateSandbox};
+pub use storage::{Storage, StorageDriver};
