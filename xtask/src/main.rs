@@ -8,6 +8,7 @@
 
 mod guest;
 mod process;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ Usage: cargo xtask COMMAND
 
   guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR] [--update]
         builds the guest image (vmlinux, initrd, manifest.json) below target/guest
+  tidy  checks the tree: directions of dependencies, lints, change log, ...
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +39,10 @@ fn run() -> Result<()> {
     match arguments.next()? {
         Some(Value(command)) => match command.to_str() {
             Some("guest") => guest::run(&guest::Options::parse(&mut arguments)?),
+            Some("tidy") => {
+                no_more(&mut arguments)?;
+                tidy::run()
+            }
             _ => bail!("unknown command {}\n\n{USAGE}", command.display()),
         },
         Some(Long("help") | Short('h')) => {
@@ -45,5 +51,12 @@ fn run() -> Result<()> {
         }
         Some(other) => Err(other.unexpected().into()),
         None => bail!("which command?\n\n{USAGE}"),
+    }
+}
+
+fn no_more(arguments: &mut lexopt::Parser) -> Result<()> {
+    match arguments.next()? {
+        Some(argument) => Err(argument.unexpected().into()),
+        None => Ok(()),
     }
 }

@@ -18,7 +18,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Builds `vc-guest`; does nothing, within cargo's own check, when nothing has changed.
 pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     const PACKAGE: &str = "vc-guest";
-    if !workspace.has_package(PACKAGE) {
+    if !workspace.has_package(PACKAGE)? {
         bail!("the workspace has no {PACKAGE} to be /init; name a static program with --init");
     }
     let mut command = workspace.cargo();
