@@ -16,7 +16,7 @@ mod stamp;
 mod vmlinux;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -38,6 +38,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The image from Debian's kernel, in this directory.
+    pub(crate) fn into(directory: &Path) -> Self {
+        Self { out: Some(directory.to_owned()), ..Self::default() }
+    }
+
     /// Reads what follows `guest` on the command line.
     pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
         let mut options = Self::default();
@@ -87,6 +92,18 @@ pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf>
     };
     println!("guest: {} {what} ({:.1} s)", directory.display(), started.elapsed().as_secs_f32());
     Ok(directory)
+}
+
+/// The names of the files that differ between two images.
+pub(crate) fn differing(one: &Path, other: &Path) -> Result<Vec<&'static str>> {
+    let read = |path: PathBuf| fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
+    let mut names = Vec::new();
+    for name in output::FILES {
+        if read(one.join(name))? != read(other.join(name))? {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Two builds at once would tear each other's files; the second waits for the first.

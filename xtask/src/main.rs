@@ -6,9 +6,12 @@
     reason = "a build tool talks to the person who runs it"
 )]
 
+mod apt;
 mod guest;
 mod process;
+mod test;
 mod tidy;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;
@@ -21,12 +24,13 @@ Usage: cargo xtask COMMAND
 
   guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR] [--update]
         builds the guest image (vmlinux, initrd, manifest.json) below target/guest
+  test  installs what the tests need and runs every check there is
   tidy  checks the tree: directions of dependencies, lints, change log, ...
 ";
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -34,24 +38,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+fn run() -> Result<ExitCode> {
     let mut arguments = lexopt::Parser::from_env();
-    match arguments.next()? {
-        Some(Value(command)) => match command.to_str() {
-            Some("guest") => guest::run(&guest::Options::parse(&mut arguments)?),
-            Some("tidy") => {
-                no_more(&mut arguments)?;
-                tidy::run()
-            }
-            _ => bail!("unknown command {}\n\n{USAGE}", command.display()),
-        },
-        Some(Long("help") | Short('h')) => {
-            print!("{USAGE}");
-            Ok(())
-        }
-        Some(other) => Err(other.unexpected().into()),
+    let command = match arguments.next()? {
+        Some(Value(command)) => command.string()?,
+        Some(Long("help") | Short('h')) => "help".to_owned(),
+        Some(other) => return Err(other.unexpected().into()),
         None => bail!("which command?\n\n{USAGE}"),
+    };
+    match command.as_str() {
+        "guest" => guest::run(&guest::Options::parse(&mut arguments)?)?,
+        "test" => {
+            no_more(&mut arguments)?;
+            return test::run();
+        }
+        "tidy" => {
+            no_more(&mut arguments)?;
+            tidy::run()?;
+        }
+        "help" => print!("{USAGE}"),
+        other => bail!("unknown command {other}\n\n{USAGE}"),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn no_more(arguments: &mut lexopt::Parser) -> Result<()> {

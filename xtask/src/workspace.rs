@@ -1,5 +1,6 @@
 //! Where things are and what belongs to the project, as cargo itself reports it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,9 +65,30 @@ impl Workspace {
         Ok(self.packages()?.iter().any(|package| package.name == name))
     }
 
-    /// The cargo that runs us, with the workspace as its directory.
+    /// The cargo that runs us, with the workspace as its directory and our tools behind the user's.
     pub(crate) fn cargo(&self) -> Command {
-        cargo(&self.root)
+        let mut command = cargo(&self.root);
+        command.env("PATH", self.path());
+        command
+    }
+
+    /// Where programs go that the project installs for itself; they are in its `bin/`.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.target.join("tools")
+    }
+
+    /// The program of this name, the user's own before ours.
+    pub(crate) fn find(&self, program: &str) -> Option<PathBuf> {
+        std::env::split_paths(&self.path())
+            .map(|directory| directory.join(program))
+            .find(|file| file.is_file())
+    }
+
+    fn path(&self) -> OsString {
+        let mut path = std::env::var_os("PATH").unwrap_or_default();
+        path.push(":");
+        path.push(self.tools().join("bin"));
+        path
     }
 
     fn package(&self, value: &Value) -> Result<Package> {

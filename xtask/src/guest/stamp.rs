@@ -16,8 +16,7 @@ pub(super) struct Stamp(String);
 impl Stamp {
     /// The stamp that an image from these inputs gets. This program is an input too: it decides what goes in.
     pub(super) fn of(source: &Source, init: &Path) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let inputs = source.files().into_iter().chain([init.to_owned(), program]);
+        let inputs = source.files().into_iter().chain([init.to_owned(), PathBuf::from("/proc/self/exe")]);
         let lines = inputs.map(|input| line(&input)).collect::<Result<String>>()?;
         Ok(Self(lines))
     }
@@ -53,7 +52,7 @@ fn line(input: &Path) -> Result<String> {
     let about = || format!("cannot read {}", input.display());
     let metadata = fs::metadata(input).with_context(about)?;
     let changed = metadata.modified().with_context(about)?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let path = fs::canonicalize(input).with_context(about)?;
+    let path = std::path::absolute(input).with_context(about)?;
     Ok(format!("{} {} {}\n", path.display(), metadata.len(), changed.as_nanos()))
 }
 
