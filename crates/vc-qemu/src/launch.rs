@@ -1,5 +1,6 @@
 //! From a spec to a machine that takes commands.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,7 +20,7 @@ use crate::machine::{QEMU, QemuMachine, Shared};
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::tail::Tail;
-use crate::vsock::{self, Vsock};
+use crate::vsock::{self, END_TIME};
 
 /// How much of the guest's console is kept.
 const CONSOLE_KEPT: usize = 16 << 10;
@@ -45,27 +46,34 @@ impl Hypervisor for Qemu {
         readable("initrd", &spec.initrd)?;
         let accelerator = accelerator::choose(spec.accelerator)?;
         let ports = RootPorts::new(spec.hotplug_ports)?;
-        let vsock = vsock::prepare(&self.config, &spec.runtime_dir, deadline).await?;
+        let mut vsock = vsock::prepare(&self.config, &spec.runtime_dir, deadline).await?;
         let args = command_line(spec, accelerator, &vsock.transport, &ports);
-        let mut command = Command::new(&self.config.program);
-        command.args(args);
-        let spawned = self.spawn(command, vsock)?;
-        let qmp = spawned.negotiate(deadline).await?;
-        Ok(QemuMachine::new(Shared::new(spawned, qmp, ports)))
+        let outcome = match self.spawn(args, vsock.vhost.take()) {
+            Err(error) => Err(error),
+            Ok(mut spawned) => match spawned.negotiate(deadline).await {
+                Ok(qmp) => return Ok(QemuMachine::new(Shared::new(spawned, vsock, qmp, ports))),
+                Err(error) => {
+                    spawned.qemu.end(Deadline::after(END_TIME)).await;
+                    Err(error)
+                }
+            },
+        };
+        // The first error counts; what the end of the helper meets, its drop says.
+        let _ = vsock.end(Deadline::after(END_TIME)).await;
+        outcome
     }
 }
 
-/// Both processes run, none has been spoken to. Dropping this kills them.
+/// QEMU runs and has not been spoken to. Dropping this kills it.
 #[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) qemu: Process,
-    pub(crate) vsock: Vsock,
     pub(crate) console: Tail,
-    control: Option<StdUnixStream>,
+    control: Option<UnixStream>,
 }
 
 impl Qemu {
-    fn spawn(&self, command: Command, mut vsock: Vsock) -> Result<Spawned, LaunchError> {
+    fn spawn(&self, args: Vec<OsString>, vhost: Option<OwnedFd>) -> Result<Spawned, LaunchError> {
         let host = |step| move |source: io::Error| LaunchError::Host { step, source };
         let (control, qmp_end) = StdUnixStream::pair().map_err(host("make a socket pair for QMP"))?;
         let (console_end, serial_end) =
@@ -73,7 +81,10 @@ impl Qemu {
         let console = follow_console(console_end).map_err(host("read the guest's console"))?;
         let inherit = |fd: OwnedFd, child_fd| FdMapping { parent_fd: fd, child_fd };
         let mut fds = vec![inherit(qmp_end.into(), QMP_FD), inherit(serial_end.into(), CONSOLE_FD)];
-        fds.extend(vsock.vhost.take().map(|vhost| inherit(vhost, VHOST_FD)));
+        fds.extend(vhost.map(|vhost| inherit(vhost, VHOST_FD)));
+        let control = into_tokio(control).map_err(host("open the QMP socket"))?;
+        let mut command = Command::new(&self.config.program);
+        command.args(args);
         let qemu = Process::spawn(command, fds, self.config.die_with_parent).map_err(|source| {
             if source.kind() != io::ErrorKind::NotFound {
                 return LaunchError::Host { step: "start QEMU", source };
@@ -83,17 +94,14 @@ impl Qemu {
                 remedy: "install QEMU (Debian: qemu-system-x86), or name another with --qemu",
             }
         })?;
-        Ok(Spawned { qemu, vsock, console, control: Some(control) })
+        Ok(Spawned { qemu, console, control: Some(control) })
     }
 }
 
 impl Spawned {
     /// Opens QMP; QEMU's own death is the better answer when both fail.
-    async fn negotiate(&self, deadline: Deadline) -> Result<Qmp, LaunchError> {
-        let host = |source| LaunchError::Host { step: "open the QMP socket", source };
-        let control = self.control.as_ref().expect("taken by nobody else").try_clone().map_err(host)?;
-        control.set_nonblocking(true).map_err(host)?;
-        let stream = UnixStream::from_std(control).map_err(host)?;
+    async fn negotiate(&mut self, deadline: Deadline) -> Result<Qmp, LaunchError> {
+        let stream = self.control.take().expect("negotiated once");
         tokio::select! {
             biased;
             cause = self.qemu.exited() => Err(self.ended(cause)),
@@ -127,9 +135,13 @@ fn readable(what: &'static str, path: &HostPath) -> Result<(), LaunchError> {
     if metadata.is_file() { Ok(()) } else { Err(image(io::Error::other("not a regular file"))) }
 }
 
+fn into_tokio(stream: StdUnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
 fn follow_console(end: StdUnixStream) -> io::Result<Tail> {
-    end.set_nonblocking(true)?;
-    let stream = UnixStream::from_std(end)?;
+    let stream = into_tokio(end)?;
     let console = Tail::new(CONSOLE_KEPT);
     // With `quiet`, the first to write to the console is the guest's init.
     let first = || tracing::info!(milestone = "guest console", "the guest's console spoke");

@@ -1,21 +1,19 @@
 //! A running QEMU.
 
-use std::fs;
-use std::io;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use vc_device::{BlockSpec, RootPorts};
 use vc_hypervisor::{ExitCause, Hotplug, Machine, MachineExit, PlugError, StopError, UnplugError};
-use vc_types::{AgentAddress, Deadline, DeviceId, HostPath, PciPath};
+use vc_types::{AgentAddress, Deadline, DeviceId, PciPath};
 
 use crate::launch::Spawned;
 use crate::plug;
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::tail::Tail;
-use crate::vsock::{DAEMON, Transport};
+use crate::vsock::{DAEMON, Vsock};
 
 /// The name that errors give QEMU.
 pub(crate) const QEMU: &str = "QEMU";
@@ -34,22 +32,20 @@ pub(crate) struct Shared {
     pub(crate) next_fdset: AtomicI64,
     ports: Mutex<RootPorts>,
     qemu: Process,
-    daemon: Option<Process>,
-    transport: Transport,
+    vsock: Vsock,
     console: Tail,
     exit: watch::Sender<Option<MachineExit>>,
 }
 
 impl Shared {
-    pub(crate) fn new(spawned: Spawned, qmp: Qmp, ports: RootPorts) -> Self {
-        let Spawned { qemu, vsock, console, .. } = spawned;
+    pub(crate) fn new(spawned: Spawned, vsock: Vsock, qmp: Qmp, ports: RootPorts) -> Self {
+        let Spawned { qemu, console, .. } = spawned;
         Self {
             qmp,
             next_fdset: AtomicI64::new(0),
             ports: Mutex::new(ports),
             qemu,
-            daemon: vsock.daemon,
-            transport: vsock.transport,
+            vsock,
             console,
             exit: watch::channel(None).0,
         }
@@ -62,7 +58,7 @@ impl Shared {
     /// Waits for QEMU's end; a helper's end brings it about, since nothing works without it.
     pub(crate) async fn exited(&self) -> MachineExit {
         let helper_ended = async {
-            match &self.daemon {
+            match &self.vsock.daemon {
                 Some(daemon) => daemon.exited().await,
                 None => std::future::pending().await,
             }
@@ -83,7 +79,7 @@ impl Shared {
         let describe = || {
             let mut stderr_tail = self.qemu.stderr_tail();
             if let Some(words) =
-                self.daemon.as_ref().map(Process::stderr_tail).filter(|words| !words.is_empty())
+                self.vsock.daemon.as_ref().map(Process::stderr_tail).filter(|words| !words.is_empty())
             {
                 stderr_tail.push_str(&format!("{DAEMON}: {words}"));
             }
@@ -96,41 +92,11 @@ impl Shared {
         });
         self.exit.borrow().clone().expect("set above")
     }
-
-    fn processes(&self) -> impl Iterator<Item = (&'static str, &Process)> {
-        // QEMU first: its helper is of no use without it, but not the other way round.
-        [(QEMU, Some(&self.qemu)), (DAEMON, self.daemon.as_ref())]
-            .into_iter()
-            .filter_map(|(name, process)| process.map(|process| (name, process)))
-    }
-
-    fn remove_sockets(&self) -> Result<(), StopError> {
-        let Transport::Daemon { control, agent } = &self.transport else { return Ok(()) };
-        remove(control).and(remove(agent))
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // The processes die with their handles; their sockets are files and would stay.
-        if let Err(error) = self.remove_sockets() {
-            tracing::warn!(%error, "a dropped machine left a file");
-        }
-    }
-}
-
-fn remove(path: &HostPath) -> Result<(), StopError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(StopError::Leftover { path: path.clone(), source })
-        }
-        _ => Ok(()),
-    }
 }
 
 impl QemuMachine {
     pub(crate) fn new(shared: Shared) -> Self {
-        let address = shared.transport.agent_address();
+        let address = shared.vsock.transport.agent_address();
         Self { shared: Arc::new(shared), address }
     }
 }
@@ -145,12 +111,13 @@ impl Machine for QemuMachine {
     }
 
     async fn stop(&self, deadline: Deadline) -> Result<MachineExit, StopError> {
-        for (program, process) in self.shared.processes() {
-            if !process.end(deadline).await {
-                return Err(StopError::StillRunning { program, pid: process.pid() });
-            }
+        let Shared { qemu, vsock, .. } = &*self.shared;
+        // QEMU first: it is of use without its helper for a moment, but not the other way round.
+        let ended = qemu.end(deadline).await;
+        vsock.end(deadline).await?;
+        if !ended {
+            return Err(StopError::StillRunning { program: QEMU, pid: qemu.pid() });
         }
-        self.shared.remove_sockets()?;
         Ok(self.shared.exited().await)
     }
 }
