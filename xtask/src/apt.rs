@@ -17,17 +17,17 @@ pub(crate) struct Need {
 
 /// Installs the packages of the programs that `PATH` does not have: as root, or else with sudo.
 pub(crate) fn install(needs: &[Need]) -> Result<()> {
-    let missing = needs.iter().filter(|need| !process::exists(need.program)).map(|need| need.package);
+    let missing = needs.iter().filter(|need| process::find(need.program).is_none()).map(|need| need.package);
     let missing: Vec<&str> = missing.collect();
     if missing.is_empty() {
         return Ok(());
     }
     let install = format!("apt-get install --no-install-recommends {}", missing.join(" "));
-    if !process::exists("apt-get") {
+    if process::find("apt-get").is_none() {
         bail!("{} must be installed, and there is no apt-get to do it with", missing.join(", "));
     }
-    let is_root = process::text(Command::new("id").arg("-u"))?.trim() == "0";
-    if !is_root && !process::exists("sudo") {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root && process::find("sudo").is_none() {
         bail!(
             "packages are missing, and without root or sudo they cannot be installed. As root, run: {install}"
         );

@@ -7,6 +7,7 @@
 )]
 
 mod apt;
+mod demo;
 mod guest;
 mod process;
 mod test;
@@ -24,6 +25,7 @@ Usage: cargo xtask COMMAND
 
   guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR] [--update]
         builds the guest image (vmlinux, initrd, manifest.json) below target/guest
+  demo  runs a container from EROFS layers in a virtual machine, and leaves nothing behind
   test  installs what the tests need and runs every check there is
   tidy  checks the tree: directions of dependencies, lints, change log, ...
 ";
@@ -48,6 +50,10 @@ fn run() -> Result<ExitCode> {
     };
     match command.as_str() {
         "guest" => guest::run(&guest::Options::parse(&mut arguments)?)?,
+        "demo" => {
+            no_more(&mut arguments)?;
+            demo::run()?;
+        }
         "test" => {
             no_more(&mut arguments)?;
             return test::run();

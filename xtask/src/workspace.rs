@@ -72,6 +72,13 @@ impl Workspace {
         command
     }
 
+    /// `program`, with our tools behind the user's.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("PATH", self.path());
+        command
+    }
+
     /// Where programs go that the project installs for itself; they are in its `bin/`.
     pub(crate) fn tools(&self) -> PathBuf {
         self.target.join("tools")

@@ -65,9 +65,9 @@ fn cargo_home() -> Result<PathBuf> {
 }
 
 /// Whether the program needs nothing but the kernel: an ELF file that names no interpreter.
-pub(super) fn is_static(program: &[u8]) -> Result<bool> {
-    let file = ElfBytes::<LittleEndian>::minimal_parse(program).context("/init is no ELF file")?;
-    let segments = file.segments().context("/init has no segments")?;
+pub(crate) fn is_static(program: &[u8]) -> Result<bool> {
+    let file = ElfBytes::<LittleEndian>::minimal_parse(program).context("not an ELF file")?;
+    let segments = file.segments().context("an ELF file without segments")?;
     Ok(segments.iter().all(|segment| segment.p_type != PT_INTERP))
 }
 

@@ -21,7 +21,7 @@ pub(super) fn fetch(cache: &Path, update: bool) -> Result<PathBuf> {
         Some(package) if !update => return Ok(package),
         _ => {}
     }
-    if !process::exists("apt-get") {
+    if process::find("apt-get").is_none() {
         bail!("no apt-get to take Debian's kernel from; name your own kernel with --kernel and --modules");
     }
     println!("guest: downloading Debian's kernel package");
