@@ -30,7 +30,8 @@ pub(super) fn fetch(cache: &Path, update: bool) -> Result<PathBuf> {
         let kernel = depends.iter().find(|name| name.starts_with("linux-image-"));
         apt.download(kernel.with_context(|| format!("apt knows no kernel behind {META_PACKAGE}"))?, cache)
     });
-    let package = package.context("cannot have Debian's kernel; name your own with --kernel and --modules")?;
+    let package =
+        package.context("cannot have Debian's kernel; name your own with --kernel and --modules")?;
     if let Some(old) = present.filter(|old| *old != package) {
         fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
     }
