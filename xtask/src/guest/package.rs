@@ -25,7 +25,7 @@ pub(super) fn fetch(cache: &Path, update: bool) -> Result<PathBuf> {
         bail!("no apt-get to take Debian's kernel from; name your own kernel with --kernel and --modules");
     }
     println!("guest: downloading Debian's kernel package");
-    let package = Apt::try_with(cache, |apt| {
+    let package = Apt::try_with(|apt| {
         let depends = apt.dependencies(META_PACKAGE)?;
         let kernel = depends.iter().find(|name| name.starts_with("linux-image-"));
         apt.download(kernel.with_context(|| format!("apt knows no kernel behind {META_PACKAGE}"))?, cache)
