@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::process;
 
@@ -51,23 +52,25 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct Apt {
     options: Vec<String>,
+    /// Our own lists, which go when they have been used.
+    _lists: Option<TempDir>,
 }
 
 impl Apt {
     /// Calls `action` with the system's package lists. If that fails, since they are missing or stale, calls it again
-    /// with fresh lists in `cache`. Neither needs root.
-    pub(crate) fn try_with<T>(cache: &Path, action: impl Fn(&Self) -> Result<T>) -> Result<T> {
-        let system = Self { options: Vec::new() };
-        action(&system).or_else(|_| action(&Self::fresh(cache)?))
+    /// with fresh lists of our own. Neither needs root.
+    pub(crate) fn try_with<T>(action: impl Fn(&Self) -> Result<T>) -> Result<T> {
+        let system = Self { options: Vec::new(), _lists: None };
+        action(&system).or_else(|_| action(&Self::fresh()?))
     }
 
-    fn fresh(cache: &Path) -> Result<Self> {
-        let lists = cache.join("apt/lists");
-        fs::create_dir_all(lists.join("partial"))
-            .with_context(|| format!("cannot make {}", lists.display()))?;
-        let option = |name: &str, path: &Path| format!("-oDir::{name}={}", path.display());
-        let apt =
-            Self { options: vec![option("State::Lists", &lists), option("Cache", &cache.join("apt/cache"))] };
+    fn fresh() -> Result<Self> {
+        let lists = TempDir::with_prefix("vc-apt-").context("cannot make a temporary directory")?;
+        let partial = lists.path().join("lists/partial");
+        fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+        let option = |name: &str, path: &str| format!("-oDir::{name}={}", lists.path().join(path).display());
+        let options = vec![option("State::Lists", "lists"), option("Cache", "cache")];
+        let apt = Self { options, _lists: Some(lists) };
         process::output(apt.command("apt-get").arg("update"))
             .context("apt cannot read its package sources")?;
         Ok(apt)

@@ -25,11 +25,13 @@ pub(super) fn fetch(cache: &Path, update: bool) -> Result<PathBuf> {
         bail!("no apt-get to take Debian's kernel from; name your own kernel with --kernel and --modules");
     }
     println!("guest: downloading Debian's kernel package");
-    let package = Apt::try_with(cache, |apt| {
+    let package = Apt::try_with(|apt| {
         let depends = apt.dependencies(META_PACKAGE)?;
         let kernel = depends.iter().find(|name| name.starts_with("linux-image-"));
         apt.download(kernel.with_context(|| format!("apt knows no kernel behind {META_PACKAGE}"))?, cache)
-    })?;
+    });
+    let package =
+        package.context("cannot have Debian's kernel; name your own with --kernel and --modules")?;
     if let Some(old) = present.filter(|old| *old != package) {
         fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
     }
