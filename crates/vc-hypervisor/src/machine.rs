@@ -100,13 +100,19 @@ pub enum ExitCause {
     Lost,
 }
 
+impl fmt::Display for ExitCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "it exited with code {code}"),
+            Self::Signaled(signal) => write!(f, "it was killed by signal {signal}"),
+            Self::Lost => write!(f, "its exit status was lost"),
+        }
+    }
+}
+
 impl fmt::Display for MachineExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.cause {
-            ExitCause::Exited(code) => write!(f, "it exited with code {code}")?,
-            ExitCause::Signaled(signal) => write!(f, "it was killed by signal {signal}")?,
-            ExitCause::Lost => write!(f, "its exit status was lost")?,
-        }
+        write!(f, "{}", self.cause)?;
         for (origin, tail) in
             [("it said", &self.stderr_tail), ("the guest's console ended with", &self.console_tail)]
         {

@@ -85,6 +85,7 @@ impl Qemu {
         let control = into_tokio(control).map_err(host("open the QMP socket"))?;
         let mut command = Command::new(&self.config.program);
         command.args(args);
+        tracing::info!(milestone = "exec qemu", "QEMU is being started");
         let qemu = Process::spawn(command, fds, self.config.die_with_parent).map_err(|source| {
             if source.kind() != io::ErrorKind::NotFound {
                 return LaunchError::Host { step: "start QEMU", source };

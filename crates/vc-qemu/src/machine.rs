@@ -74,14 +74,15 @@ impl Shared {
         self.conclude(cause)
     }
 
-    /// The exit as it was first told: all callers get the same.
+    /// The exit as it was first told: all callers get the same. To be called before the helper is
+    /// ended, whose own end counts as a cause.
     fn conclude(&self, cause: ExitCause) -> MachineExit {
         let describe = || {
             let mut stderr_tail = self.qemu.stderr_tail();
-            if let Some(words) =
-                self.vsock.daemon.as_ref().map(Process::stderr_tail).filter(|words| !words.is_empty())
+            if let Some((how, words)) =
+                self.vsock.daemon.as_ref().and_then(|d| Some((d.ended()?, d.stderr_tail())))
             {
-                stderr_tail.push_str(&format!("{DAEMON}: {words}"));
+                stderr_tail.push_str(&format!("{DAEMON} ended first: {how}\n{words}"));
             }
             MachineExit { cause, stderr_tail, console_tail: self.console.text() }
         };
@@ -113,12 +114,9 @@ impl Machine for QemuMachine {
     async fn stop(&self, deadline: Deadline) -> Result<MachineExit, StopError> {
         let Shared { qemu, vsock, .. } = &*self.shared;
         // QEMU first: it is of use without its helper for a moment, but not the other way round.
-        let ended = qemu.end(deadline).await;
+        let ended = qemu.end(deadline).await.map(|cause| self.shared.conclude(cause));
         vsock.end(deadline).await?;
-        if !ended {
-            return Err(StopError::StillRunning { program: QEMU, pid: qemu.pid() });
-        }
-        Ok(self.shared.exited().await)
+        ended.ok_or(StopError::StillRunning { program: QEMU, pid: qemu.pid() })
     }
 }
 

@@ -80,10 +80,15 @@ impl Process {
         }
     }
 
-    /// Kills it and waits; `false` when it did not end in time.
-    pub(crate) async fn end(&self, deadline: Deadline) -> bool {
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<ExitCause> {
+        *self.exit.borrow()
+    }
+
+    /// Kills it and waits; `None` when it did not end in time.
+    pub(crate) async fn end(&self, deadline: Deadline) -> Option<ExitCause> {
         self.kill();
-        tokio::time::timeout(deadline.remaining(), self.exited()).await.is_ok()
+        tokio::time::timeout(deadline.remaining(), self.exited()).await.ok()
     }
 }
 
@@ -131,8 +136,9 @@ mod tests {
     #[tokio::test]
     async fn a_kill_is_an_end_too() {
         let process = shell("exec sleep 600");
-        assert!(process.end(Deadline::after(Duration::from_secs(30))).await);
-        assert_eq!(process.exited().await, ExitCause::Signaled(9));
+        let end = process.end(Deadline::after(Duration::from_secs(30))).await;
+        assert_eq!(end, Some(ExitCause::Signaled(9)));
+        assert_eq!(process.ended(), end);
     }
 
     #[tokio::test]

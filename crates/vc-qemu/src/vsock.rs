@@ -65,7 +65,7 @@ impl Vsock {
     /// Ends the daemon, then removes the sockets.
     pub(crate) async fn end(&self, deadline: Deadline) -> Result<(), StopError> {
         if let Some(daemon) = &self.daemon
-            && !daemon.end(deadline).await
+            && daemon.end(deadline).await.is_none()
         {
             return Err(StopError::StillRunning { program: DAEMON, pid: daemon.pid() });
         }

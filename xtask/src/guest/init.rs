@@ -26,7 +26,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
         "build",
         "--quiet",
         "--locked",
-        "--profile=guest",
+        "--profile=guest-agent",
         "--package",
         PACKAGE,
         "--target",
@@ -34,7 +34,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     ]);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
     process::show(&mut command)?;
-    Ok(workspace.target.join(TARGET).join("guest").join(PACKAGE))
+    Ok(workspace.target.join(TARGET).join("guest-agent").join(PACKAGE))
 }
 
 /// Static, with the machine's paths replaced: they would end up in panic messages, and make two machines' images differ.
