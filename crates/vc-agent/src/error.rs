@@ -54,6 +54,20 @@ pub enum AgentError {
         /// The call.
         call: Call,
     },
+    /// The agent sent what is no answer to the call, or more than is accepted.
+    #[error("the agent did not keep to its protocol in answer to {call}: {detail}")]
+    Malformed {
+        /// The call.
+        call: Call,
+        /// What was wrong with it.
+        detail: String,
+    },
+    /// The guest has, or may have, a container of that name already.
+    #[error("the guest has a container of that name already: {detail}")]
+    ContainerExists {
+        /// The container, or the agent's words.
+        detail: String,
+    },
     /// The guest has no container of that name.
     #[error("the guest has no such container ({call}): {detail}")]
     NoSuchContainer {
@@ -62,7 +76,7 @@ pub enum AgentError {
         /// The agent's words.
         detail: String,
     },
-    /// The container has no process of that name, or its exit status was already taken.
+    /// The container has no process of that name, or somebody else has taken its exit status.
     #[error("the container has no such process ({call}): {detail}")]
     NoSuchProcess {
         /// The call.

@@ -3,10 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+#[cfg(feature = "client")]
+pub mod client;
 mod error;
 mod process;
 mod request;
 mod storage;
+
+#[cfg(feature = "client")]
+pub use client::{Client, Connector};
 
 pub use agent::{Agent, Connect, Containers, Guest, Processes, Streams};
 pub use error::{AgentError, Call};

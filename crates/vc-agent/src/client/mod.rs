@@ -1,0 +1,64 @@
+//! The ttrpc client: drives `vc-guest` and Kata's own agent alike.
+//!
+//! Two connections serve one agent: one for calls, one for the data of streams, so that a signal is
+//! never queued behind megabytes of somebody's standard input. Every request runs as a task of its
+//! own, because ttrpc closes the connection when a request is dropped while it is being written; so
+//! dropping a future of the port never harms the calls of others.
+
+mod calls;
+mod connector;
+mod dial;
+mod fault;
+mod guard;
+mod link;
+mod message;
+mod streams;
+mod wait;
+
+pub use connector::Connector;
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use vc_types::ContainerId;
+
+use link::Link;
+use wait::Waits;
+
+/// The most bytes of a stream that one message carries, either way.
+pub const MAX_CHUNK: u32 = 256 * 1024;
+
+/// An agent that answered; made by [`Connector`].
+///
+/// Dropping it closes its connections. The guest goes on without it.
+#[derive(Debug)]
+pub struct Client {
+    calls: Link,
+    streams: Link,
+    waits: Waits,
+    created: Created,
+}
+
+impl Client {
+    fn new(calls: Link, streams: Link) -> Self {
+        Self { calls, streams, waits: Waits::default(), created: Created::default() }
+    }
+}
+
+/// The containers that the guest has, or may have, by this client's doing.
+///
+/// Kata's agent 4.1 destroys a healthy container when another of its id is created; so a second
+/// create never reaches the wire.
+#[derive(Debug, Default)]
+struct Created(Mutex<HashSet<ContainerId>>);
+
+impl Created {
+    /// Notes `id`; tells whether it is new.
+    fn insert(&self, id: &ContainerId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
+    }
+
+    fn remove(&self, id: &ContainerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
