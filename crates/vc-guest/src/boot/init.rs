@@ -78,8 +78,10 @@ fn boot(started: Instant) -> Result<(), BootError> {
     if let Err(error) = network::loopback_up() {
         tracing::warn!(%error, "no loopback interface");
     }
+    crate::limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(32)
         .enable_all()
         .build()
         .map_err(|error| BootError::Step("start the runtime", error))?
