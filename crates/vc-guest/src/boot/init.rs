@@ -73,15 +73,18 @@ fn boot(started: Instant) -> Result<(), BootError> {
     let boot_modules = serve::BootModules::start(Arc::clone(&modules));
     filesystem::mount_all()?;
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    start_log(parse_cmdline(&cmdline).log);
+    let settings = parse_cmdline(&cmdline);
+    start_log(settings.log);
     tracing::info!(milliseconds = started.elapsed().as_millis(), "file systems are mounted");
     if let Err(error) = network::loopback_up() {
         tracing::warn!(%error, "no loopback interface");
     }
+    crate::limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(32)
         .enable_all()
         .build()
         .map_err(|error| BootError::Step("start the runtime", error))?
-        .block_on(serve::serve(modules, boot_modules, started))
+        .block_on(serve::serve(modules, boot_modules, settings.ready_port, started))
 }

@@ -183,14 +183,14 @@ impl StorageTable {
         }
         let overlay_names;
         let options = match spec.driver {
-            Driver::Overlay => {
+            Driver::Overlay if !overlay::fits(&spec.options) => {
                 overlay_names = ShortNames::new(&spec.options)?;
                 MountOptions::parse(overlay_names.options.iter().map(String::as_str))
             }
             Driver::Bind(_) => {
                 MountOptions::parse(["bind"].into_iter().chain(spec.options.iter().map(String::as_str)))
             }
-            Driver::Block(_) | Driver::Ephemeral => {
+            Driver::Block(_) | Driver::Overlay | Driver::Ephemeral => {
                 MountOptions::parse(spec.options.iter().map(String::as_str))
             }
         };
