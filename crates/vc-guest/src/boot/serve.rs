@@ -16,8 +16,9 @@ use vc_agent_protocol::AGENT_PORT;
 /// With this module the host can reach the guest; those after it in the boot list can wait.
 const TRANSPORT: &str = "vmw_vsock_virtio_transport";
 
-/// How long the host may take to close its connection once it knows that the sandbox is gone.
-const LAST_ANSWER: Duration = Duration::from_millis(500);
+/// How long the answer to the last request has to leave the guest, unless the host hangs up sooner. A
+/// host that misses it sees the machine end.
+const LAST_ANSWER: Duration = Duration::from_millis(20);
 
 /// How long the host may take to accept the connection that announces the agent.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(5);

@@ -129,7 +129,7 @@ impl StorageTable {
         let source = match &spec.driver {
             Driver::Block(path) => {
                 let deadline = Deadline::after(DEVICE_WAIT);
-                let device = wait_for_block(Path::new("/sys"), path, self.0.events.clone(), deadline);
+                let device = wait_for_block(Path::new("/"), path, self.0.events.clone(), deadline);
                 let device = device.await.map_err(|e| StorageError::Block(spec.mount_point.clone(), e))?;
                 device.display().to_string()
             }
