@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Builds the image unless it is already there; returns the directory that has it.
 pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     let started = Instant::now();
-    let directory = options.out.clone().unwrap_or_else(|| workspace.target.join("guest"));
+    let directory = options.out.clone().unwrap_or_else(|| workspace.guest_image());
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let _lock = lock(workspace)?;
 

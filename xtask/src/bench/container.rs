@@ -23,7 +23,7 @@ pub(super) struct Run {
 
 /// Runs a container from `layer` that writes one line.
 pub(super) fn run(workspace: &Workspace, vc: &Path, layer: &Path, accelerator: &str) -> Result<Run> {
-    let mut command = workspace.command(vc);
+    let mut command = workspace.vc(vc);
     command
         .args(["run", "--timeline", "--accel", accelerator, "--layer"])
         .arg(layer)
