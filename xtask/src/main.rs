@@ -25,8 +25,11 @@ use lexopt::prelude::*;
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR] [--update]
-        builds the guest image (vmlinux, initrd, manifest.json) below target/guest
+  guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR]
+        [--compress] [--update]
+        builds the guest image (vmlinux, initrd, manifest.json) below target/guest;
+        --compress for an initrd of half the size that takes longer to start,
+        --update for the newest kernel package instead of the one at hand
   demo  runs a container from EROFS layers in a virtual machine, and leaves nothing behind
   test  installs what the tests need and runs every check there is
   bench boot [--rounds N] [--accel tcg|kvm]
