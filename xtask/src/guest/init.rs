@@ -22,10 +22,10 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
         bail!("the workspace has no {PACKAGE} to be /init; name a static program with --init");
     }
     let mut command = workspace.cargo();
-    command.args(["build", "--locked", "--profile=guest", "--package", PACKAGE, "--target", TARGET]);
+    command.args(["build", "--locked", "--profile=guest-agent", "--package", PACKAGE, "--target", TARGET]);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
     process::show(&mut command)?;
-    Ok(workspace.target.join(TARGET).join("guest").join(PACKAGE))
+    Ok(workspace.target.join(TARGET).join("guest-agent").join(PACKAGE))
 }
 
 /// Static, with the machine's paths replaced: they would end up in panic messages, and make two machines' images differ.
