@@ -25,7 +25,7 @@ const EXIT_CODE: i32 = 7;
 /// Tells of itself what shows that it is a container, in a machine of its own, on the merged layers.
 const SCRIPT: &str = r#"
 echo "kernel      $(uname -sr)"
-echo "process 1   $(tr '\0' ' ' < /proc/1/cmdline | cut -c1-40)"
+echo "process 1   $(cat /proc/1/comm), and this is process $$"
 echo "cgroup      $(cat /proc/self/cgroup)"
 echo "namespaces  $(for n in cgroup ipc mnt pid uts; do readlink /proc/self/ns/$n; done | tr '\n' ' ')"
 echo "message     $(cat /srv/message)"
