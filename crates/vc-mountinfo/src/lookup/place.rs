@@ -3,26 +3,29 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use super::Symlinks;
 use crate::FileId;
+use crate::process::ProcessView;
 use crate::sys::open_path;
 use crate::sys::statx::{FileStat, statx, statx_fd};
 
 /// What a look-up was asked about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Place<'a> {
     Path(Option<BorrowedFd<'a>>, &'a Path),
     Fd(BorrowedFd<'a>),
+    /// A path as another process sees it.
+    Process(&'a ProcessView, &'a Path),
 }
 
 impl Place<'_> {
     /// The place as named in errors.
     pub(super) fn name(&self) -> PathBuf {
         match self {
-            Self::Path(_, path) => path.into(),
+            Self::Path(_, path) | Self::Process(_, path) => (*path).into(),
             Self::Fd(fd) => format!("fd {}", fd.as_raw_fd()).into(),
         }
     }
@@ -31,6 +34,7 @@ impl Place<'_> {
         match *self {
             Self::Path(dir, path) => statx(dir, path, symlinks == Symlinks::Follow, id_kind),
             Self::Fd(fd) => statx_fd(fd, id_kind),
+            Self::Process(view, path) => statx_fd(view.open_path(path, symlinks)?.as_fd(), id_kind),
         }
     }
 
@@ -39,6 +43,7 @@ impl Place<'_> {
         match *self {
             Self::Path(dir, path) => open_path(dir, path, symlinks == Symlinks::Follow),
             Self::Fd(fd) => fd.try_clone_to_owned(),
+            Self::Process(view, path) => view.open_path(path, symlinks),
         }
     }
 
@@ -48,6 +53,9 @@ impl Place<'_> {
             Self::Path(Some(dir), path) if path.is_relative() => path_of(dir)?.join(path),
             Self::Path(_, path) => std::path::absolute(path)?,
             Self::Fd(fd) => return verified_path_of(fd),
+            // What the symlinks on it are over there cannot be told.
+            Self::Process(_, path) if is_plain(path) => return Ok(path.into()),
+            Self::Process(..) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let resolved = match (symlinks, given.parent(), given.file_name()) {
             (Symlinks::NoFollow, Some(parent), Some(name)) => {

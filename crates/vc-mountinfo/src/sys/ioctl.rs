@@ -9,6 +9,7 @@ use crate::DeviceNumber;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const BLKGETDISKSEQ: u32 = 0x8008_1280;
 const FS_IOC_GETFSUUID: u32 = 0x8011_1500;
+const NS_GET_MNTNS_ID: u32 = 0x8008_b705;
 
 /// `struct loop_info64`; what this crate does not read has no name.
 #[repr(C)]
@@ -69,4 +70,12 @@ pub(crate) fn filesystem_uuid(file: BorrowedFd<'_>) -> io::Result<[u8; 16]> {
     let mut uuid = [0; 16];
     uuid.copy_from_slice(&answer[1..]);
     Ok(uuid)
+}
+
+/// `NS_GET_MNTNS_ID`, Linux 6.11: the id of a mount namespace, given a handle on it.
+pub(crate) fn mount_namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut id = 0_u64;
+    // SAFETY: the kernel writes one u64 to `id`.
+    check(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_MNTNS_ID as libc::Ioctl, &raw mut id) })?;
+    Ok(id)
 }

@@ -7,4 +7,5 @@ mod kernel;
 mod layers;
 mod loops;
 mod mounts;
+mod tables;
 mod world;
