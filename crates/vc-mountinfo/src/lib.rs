@@ -15,6 +15,7 @@
 mod bytes;
 mod cache;
 mod device;
+mod device_use;
 pub mod erofs;
 mod escape;
 mod file_id;
@@ -34,6 +35,7 @@ mod watch;
 
 pub use cache::{CachedLookup, MountOrigin};
 pub use device::{DeviceNumber, InvalidDeviceNumber};
+pub use device_use::{DeviceUse, DeviceUseError, device_uses};
 pub use escape::unescape;
 pub use file_id::FileId;
 pub use lookup::{Lookup, LookupError, Symlinks, Way};

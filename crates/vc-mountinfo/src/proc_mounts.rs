@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::bytes::{os_str, path};
+use crate::bytes::{lines, os_str, path};
 use crate::escape::unescape;
 use crate::mountinfo::MalformedLine;
 use crate::sys::find_byte;
@@ -35,9 +35,7 @@ pub struct ProcMount<'a> {
 /// # Ok::<(), vc_mountinfo::mountinfo::MalformedLine>(())
 /// ```
 pub fn parse(text: &[u8]) -> impl Iterator<Item = Result<ProcMount<'_>, MalformedLine>> {
-    let lines = text.strip_suffix(b"\n").unwrap_or(text);
-    let lines = (!lines.is_empty()).then(|| lines.split(|b| *b == b'\n'));
-    lines.into_iter().flatten().map(parse_line)
+    lines(text).map(parse_line)
 }
 
 fn parse_line(line: &[u8]) -> Result<ProcMount<'_>, MalformedLine> {
@@ -78,7 +76,7 @@ mod tests {
         assert_eq!(&*mounts[2].as_ref().unwrap().source, "##");
         let missing: Vec<_> = mounts[3..].iter().map(|line| line.as_ref().unwrap_err().missing).collect();
         assert_eq!(missing, ["source", "source", "options"]);
-        assert_eq!(parse(b"").count(), 0);
+        assert_eq!([parse(b"").count(), parse(b"\n").count()], [0, 1]);
     }
 
     proptest! {

@@ -88,3 +88,17 @@ pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, follow: bool) -> i
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     })
 }
+
+/// The block size and the number of blocks of the filesystem that `fd` is on (`fstatvfs(3)`).
+pub(crate) fn filesystem_size(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: fstatvfs writes one `struct statvfs` to `stat`.
+    check(unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: zeroed above and made of integers.
+    let stat = unsafe { stat.assume_init() };
+    // The fields are narrower on 32-bit machines.
+    fn wide(number: impl Into<u64>) -> u64 {
+        number.into()
+    }
+    Ok((wide(stat.f_bsize), wide(stat.f_blocks)))
+}

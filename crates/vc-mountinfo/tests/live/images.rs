@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
+use vc_mountinfo::DeviceNumber;
 
 use crate::kernel;
 use crate::world::{World, skip};
@@ -47,22 +49,34 @@ pub(crate) struct Loop {
 }
 
 impl Loop {
+    /// Attaches all of a file for reading.
     pub(crate) fn attach(file: &Path) -> Self {
         Self::attach_part(file, 0, 0)
     }
 
+    /// Attaches a part of a file for reading.
     pub(crate) fn attach_part(file: &Path, offset: u64, size_limit: u64) -> Self {
-        let control = File::open("/dev/loop-control").unwrap();
         let file = File::open(file).unwrap();
+        Self::take(|device| kernel::attach_loop(device, &file, offset, size_limit, kernel::LOOP_READ_ONLY))
+    }
+
+    /// Attaches all of a file for reading and writing, as a disk that can have partitions.
+    pub(crate) fn attach_writable(file: &Path) -> Self {
+        let file = File::options().read(true).write(true).open(file).unwrap();
+        Self::take(|device| kernel::attach_loop(device, &file, 0, 0, kernel::LOOP_PARTITIONS))
+    }
+
+    fn take(attach: impl Fn(&File) -> io::Result<()>) -> Self {
+        let control = File::open("/dev/loop-control").unwrap();
         // Others take loop devices too: the free one may be taken before it is ours.
         for _ in 0..1000 {
             let number = kernel::free_loop(&control).unwrap();
-            let handle = match File::open(format!("/dev/loop{number}")) {
+            let handle = match File::options().read(true).write(true).open(format!("/dev/loop{number}")) {
                 Ok(handle) => handle,
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) => continue,
                 Err(e) => panic!("/dev/loop{number}: {e}"),
             };
-            match kernel::attach_loop(&handle, &file, offset, size_limit, true) {
+            match attach(&handle) {
                 Ok(()) => return Self { number, handle },
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
                 Err(e) => panic!("LOOP_CONFIGURE of /dev/loop{number}: {e}"),
@@ -71,9 +85,21 @@ impl Loop {
         panic!("no loop device was to be had");
     }
 
+    pub(crate) fn path(&self) -> PathBuf {
+        format!("/dev/loop{}", self.number).into()
+    }
+
+    pub(crate) fn device(&self) -> DeviceNumber {
+        DeviceNumber::from_raw(self.handle.metadata().unwrap().rdev())
+    }
+
     pub(crate) fn mount(&self, at: &Path) {
         fs::create_dir_all(at).unwrap();
-        let device = format!("/dev/loop{}", self.number);
-        mount(Some(&*device), at, Some("erofs"), MsFlags::MS_RDONLY, None::<&str>).unwrap();
+        mount_device(&self.path(), at);
     }
+}
+
+/// Mounts the image on a block device.
+pub(crate) fn mount_device(device: &Path, at: &Path) {
+    mount(Some(device), at, Some("erofs"), MsFlags::MS_RDONLY, None::<&str>).unwrap();
 }

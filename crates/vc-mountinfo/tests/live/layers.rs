@@ -140,6 +140,21 @@ fn a_file_that_is_gone_or_replaced_is_not_taken() {
 }
 
 #[test]
+fn images_without_a_uuid_are_compared_by_size() {
+    in_private_world(|world| {
+        let none = "-U00000000-0000-0000-0000-000000000000";
+        let Some(image) = images::make_with(world, "a.erofs", &[none]) else { return };
+        let at = world.path("m/a");
+        mount_file(&image, &at, None).unwrap();
+        assert_eq!(layer_image(&at).unwrap().uuid_check, UuidCheck::None);
+        fs::write(world.path("tree/big"), vec![7; 100_000]).unwrap();
+        let larger = images::make_with(world, "larger.erofs", &[none]).unwrap();
+        fs::rename(larger, &image).unwrap();
+        assert!(matches!(layer_image(&at), Err(LayerError::Replaced { .. })));
+    });
+}
+
+#[test]
 fn a_loop_file_that_is_gone_is_told_by_kind() {
     in_private_world(|world| {
         let Some(image) = images::make(world, "a.erofs") else { return };

@@ -12,7 +12,7 @@ use crate::kernel;
 use crate::world::{World, in_private_world};
 
 fn behind(device: &Loop) -> Result<LoopFile, LoopError> {
-    LoopFile::behind(DeviceNumber::from_raw(device.handle.metadata().unwrap().rdev()))
+    LoopFile::behind(device.device())
 }
 
 /// A file of 1 MiB on the disk.
@@ -151,7 +151,7 @@ fn what_is_no_loop_device_or_has_no_file_is_told() {
         }
         let device = Loop::attach(&file(world, "f"));
         let before = behind(&device).unwrap();
-        let number = DeviceNumber::from_raw(device.handle.metadata().unwrap().rdev());
+        let number = device.device();
         kernel::detach_loop(&device.handle).unwrap();
         drop(device);
         // Someone else may have taken the device since, but not with this file.

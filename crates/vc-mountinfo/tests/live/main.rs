@@ -8,4 +8,5 @@ mod layers;
 mod loops;
 mod mounts;
 mod tables;
+mod uses;
 mod world;
