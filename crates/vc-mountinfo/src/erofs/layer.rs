@@ -11,7 +11,7 @@ use super::image::{ErofsImage, ImageError};
 use crate::loop_device::{LoopError, LoopFile};
 use crate::sys::filesystem_size;
 use crate::sys::ioctl::filesystem_uuid;
-use crate::{DeviceNumber, Fields, Lookup, LookupError, Mount, Pin, PinError, Symlinks};
+use crate::{DeviceNumber, LookupError, Mount, Pin, PinError};
 
 /// The image behind one layer.
 #[derive(Debug)]
@@ -141,24 +141,6 @@ pub enum LayerError {
         /// The source of the mount.
         file: PathBuf,
     },
-}
-
-/// The image file behind the EROFS layer mounted at `directory`.
-///
-/// The mount is pinned meanwhile, so nothing can take its place.
-///
-/// # Errors
-/// [`LayerError`] tells what of the way from the directory to a usable file does not hold.
-pub fn layer_image(directory: impl AsRef<Path>) -> Result<LayerImage, LayerError> {
-    let directory = directory.as_ref();
-    let pin = Pin::open(directory, Symlinks::Follow).map_err(LayerError::Open)?;
-    let mut lookup = lookup();
-    image_of(directory, &pin, lookup.of(&pin))
-}
-
-/// A look-up that asks for what a layer needs.
-pub(super) fn lookup() -> Lookup {
-    Lookup::new().fields(Fields { root: true, fs_options: true, mount_point: false })
 }
 
 /// The image behind the mount of which `pin` is the root.

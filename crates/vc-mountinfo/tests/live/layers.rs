@@ -6,14 +6,44 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use vc_mountinfo::erofs::{
-    ErofsImage, ImageError, LayerError, RootfsError, UuidCheck, Via, layer_image, layer_images,
-    overlay_layers,
+    ErofsImage, ImageError, LayerError, LayerImage, LayerLookup, RootfsError, UuidCheck, Via,
 };
 use vc_mountinfo::{LoopError, OverlayOptions};
 
 use crate::images::{self, Loop, mount_file};
 use crate::kernel;
-use crate::world::{World, in_private_world};
+use crate::world::{WAYS, World, in_private_world};
+
+/// The image of a layer, about which all ways agree.
+#[track_caller]
+fn layer_image(directory: impl AsRef<Path>) -> Result<LayerImage, LayerError> {
+    let mut found = WAYS.map(|way| LayerLookup::new().forced(way).image(&directory)).into_iter();
+    let first = found.next().unwrap();
+    for other in found {
+        match (&first, other) {
+            (Ok(first), Ok(other)) => {
+                assert_eq!(first.image.id(), other.image.id());
+                assert_eq!((&first.via, first.uuid_check), (&other.via, other.uuid_check));
+            }
+            (Err(first), Err(other)) => assert_eq!(first.to_string(), other.to_string()),
+            (first, other) => panic!("{first:?} by one way, {other:?} by another"),
+        }
+    }
+    first
+}
+
+/// The layers of a mounted overlay, about which all ways agree.
+#[track_caller]
+fn overlay_layers(rootfs: &Path, base: Option<&Path>) -> Result<Vec<LayerImage>, RootfsError> {
+    let mut found = WAYS.map(|way| LayerLookup::new().forced(way).of_overlay(rootfs, base)).into_iter();
+    let first = found.next().unwrap();
+    let files = |layers: &Result<Vec<LayerImage>, RootfsError>| match layers {
+        Ok(layers) => layers.iter().map(|layer| layer.image.path().display().to_string()).collect(),
+        Err(error) => vec![error.to_string()],
+    };
+    found.for_each(|other| assert_eq!(files(&other), files(&first)));
+    first
+}
 
 /// The directory `m/<name>` with an image of that name mounted by file.
 fn file_layer(world: &World, name: impl AsRef<Path>) -> Option<(PathBuf, PathBuf)> {
@@ -43,7 +73,8 @@ fn layers_come_in_the_order_of_the_lower_directories() {
         let given = format!("lowerdir={}", names.join(":"));
         let rootfs = mount_overlay(world, &given);
         let from_mount = overlay_layers(&rootfs, None).unwrap();
-        let from_options = layer_images(OverlayOptions::from_mount_options([&given]).unwrap().lower).unwrap();
+        let from_options =
+            LayerLookup::new().images(OverlayOptions::from_mount_options([&given]).unwrap().lower).unwrap();
         for layers in [from_mount, from_options] {
             let files: Vec<_> = layers.iter().map(|layer| layer.image.path()).collect();
             assert_eq!(files, [&*first, &second, &third]);
