@@ -5,12 +5,15 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::bytes::path_buf;
 use crate::escape::unescape;
 use crate::mountinfo::ReadError;
+use crate::process::OWN_TABLE;
+use crate::sys::ioctl::loop_status;
 use crate::{DeviceNumber, Fields, Mounts};
 
 /// One use of a block device, or of a partition of it, or of the disk it is a partition of.
@@ -137,17 +140,21 @@ fn number_of(directory: &Path) -> Option<DeviceNumber> {
 }
 
 fn mounts(family: &[DeviceNumber]) -> Found {
-    let failed = |source| (PathBuf::from(crate::process::OWN_TABLE), source);
-    let io_error = |error| match error {
-        ReadError::Io(source) => failed(source),
-        ReadError::Malformed(line) => failed(io::Error::new(io::ErrorKind::InvalidData, line)),
-    };
+    let failed = |error| (PathBuf::from(OWN_TABLE), io::Error::other(error));
     let mut uses = Vec::new();
-    let mut mounts = Mounts::all(Fields { mount_point: true, ..Fields::default() }).map_err(io_error)?;
-    while let Some(mount) = mounts.next_mount().map_err(io_error)? {
-        if family.contains(&mount.device) {
-            let mount_point = mount.mount_point.unwrap_or_default().into_owned();
-            uses.push(DeviceUse::Mounted { device: mount.device, mount_point });
+    let fields = Fields { mount_point: true, ..Fields::default() };
+    let mut mounts = Mounts::all(fields).map_err(failed)?;
+    loop {
+        match mounts.next_mount() {
+            Ok(Some(mount)) if family.contains(&mount.device) => {
+                let mount_point = mount.mount_point.unwrap_or_default().into_owned();
+                uses.push(DeviceUse::Mounted { device: mount.device, mount_point });
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            // Should it have been a mount of this device, then the claim on it tells.
+            Err(ReadError::Malformed(_)) => {}
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok(uses)
@@ -188,18 +195,24 @@ fn holders(family: &[DeviceNumber]) -> Found {
     Ok(uses)
 }
 
+/// Asks the driver, since the name of a device in another mount namespace means nothing here.
 fn loops(family: &[DeviceNumber]) -> Found {
     let mut uses = Vec::new();
     for entry in entries(Path::new("/sys/block"))? {
-        let name = entry.file_name().unwrap_or_default().as_encoded_bytes();
-        let Some(number) = name.strip_prefix(b"loop").and_then(crate::device::number) else { continue };
-        // Not attached, or attached to a file whose name cannot be told, which is none in /dev.
-        let Ok(mut file) = fs::read(entry.join("loop/backing_file")) else { continue };
-        file.pop_if(|last| *last == b'\n');
-        if let Ok(Some(device)) = block_device(&path_buf(file))
-            && family.contains(&device)
-        {
-            uses.push(DeviceUse::Loop { device, number });
+        let name = entry.file_name().unwrap_or_default();
+        let number = name.as_encoded_bytes().strip_prefix(b"loop").and_then(crate::device::number);
+        // The directory is there while a file is attached.
+        let Some(number) = number.filter(|_| entry.join("loop").exists()) else { continue };
+        let node = Path::new("/dev").join(name);
+        let handle = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&node);
+        match handle.and_then(|handle| loop_status(handle.as_fd())) {
+            Ok(status) if family.contains(&status.block_device) => {
+                uses.push(DeviceUse::Loop { device: status.block_device, number });
+            }
+            Ok(_) => {}
+            // Detached since.
+            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {}
+            Err(e) => return Err((node, e)),
         }
     }
     Ok(uses)

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::sys::ioctl::mount_namespace_id;
+use crate::sys::statmount::{Buffer, ask};
+use crate::sys::statx::{MNT_ID_UNIQUE, statx_fd};
 use crate::sys::{open_in_root, open_path};
 use crate::{MountInfoReader, Symlinks};
 
@@ -20,6 +22,8 @@ pub struct ProcessView {
     /// `/proc/<pid>`.
     directory: OwnedFd,
     root: OwnedFd,
+    /// The id to ask for its mounts by. None for a process whose root is not that of the namespace, from
+    /// which the kernel would tell all mount points.
     namespace_id: Option<u64>,
 }
 
@@ -61,6 +65,7 @@ impl ProcessView {
         // Before Linux 6.11 a namespace has no id; then its mounts are looked up in its table.
         let namespace = File::open(inside(&directory, "ns/mnt")).map_err(failed(path.join("ns/mnt")))?;
         let namespace_id = mount_namespace_id(namespace.as_fd()).ok();
+        let namespace_id = namespace_id.filter(|id| is_root_of(root.as_fd(), *id).unwrap_or(false));
         Ok(Self { directory, root, namespace_id })
     }
 
@@ -84,6 +89,17 @@ impl ProcessView {
     pub(crate) fn open_path(&self, path: &Path, symlinks: Symlinks) -> io::Result<OwnedFd> {
         open_in_root(self.root.as_fd(), path, symlinks == Symlinks::Follow)
     }
+}
+
+/// Whether this directory is the root of the whole namespace.
+fn is_root_of(root: BorrowedFd<'_>, namespace_id: u64) -> io::Result<bool> {
+    let stat = statx_fd(root, MNT_ID_UNIQUE)?;
+    let (Some(id), Some(true)) = (stat.mount_id(MNT_ID_UNIQUE), stat.is_mount_root()) else {
+        return Ok(false);
+    };
+    let mut buffer = Buffer::default();
+    buffer.ask(id, ask::MNT_POINT, Some(namespace_id))?;
+    Ok(buffer.answer().string(ask::MNT_POINT) == Some(b"/"))
 }
 
 /// A path to a file in an open directory.

@@ -1,6 +1,5 @@
 //! Where to look: a path, perhaps from an open directory, or an open file.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -64,10 +63,25 @@ impl Place<'_> {
             _ => given.canonicalize(),
         };
         match resolved {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_plain(&given) => Ok(given),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_plain(&given) => {
+                as_far_as_seen(&given)
+            }
             other => other,
         }
     }
+}
+
+/// The path with the symlinks resolved that the caller may see. What lies behind a closed directory is taken as
+/// it is written.
+fn as_far_as_seen(path: &Path) -> io::Result<PathBuf> {
+    for seen in path.ancestors().skip(1) {
+        match (seen.canonicalize(), path.strip_prefix(seen)) {
+            (Ok(resolved), Ok(rest)) => return Ok(resolved.join(rest)),
+            (Err(e), _) if e.kind() != io::ErrorKind::PermissionDenied => return Err(e),
+            _ => {}
+        }
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
 }
 
 /// Where the kernel thinks an open file is.
@@ -89,6 +103,5 @@ fn exists(path: PathBuf) -> io::Result<PathBuf> {
 
 /// Whether the text of a path can be compared as it is: without `..`, which could lead out of a symlink.
 fn is_plain(path: &Path) -> bool {
-    let starts_at_root = path.has_root();
-    starts_at_root && path.components().all(|c| c != Component::ParentDir && c.as_os_str() != OsStr::new("."))
+    path.has_root() && path.components().all(|component| component != Component::ParentDir)
 }

@@ -31,7 +31,7 @@ impl Key {
         let stat = statx_fd(pin.as_fd(), statx::MNT_ID).map_err(refusal)?;
         let id = stat.mount_id(statx::MNT_ID).and_then(|id| u32::try_from(id).ok());
         match (id, stat.is_mount_root()) {
-            (Some(id), Some(is_root)) if is_root || query.covering => Ok(Self::Id { id, _pin: pin }),
+            (Some(id), is_root) if query.covering || is_root == Some(true) => Ok(Self::Id { id, _pin: pin }),
             (Some(_), Some(_)) => Err(Refusal::Final(LookupError::NotMountPoint { path: path() })),
             _ => Err(Refusal::TryNext(LookupError::Unsupported { path: path(), way: Way::MountId })),
         }

@@ -17,7 +17,7 @@ const NS_GET_MNTNS_ID: u32 = 0x8008_b705;
 struct RawLoopInfo {
     device: u64,
     inode: u64,
-    _rdevice: u64,
+    rdevice: u64,
     offset: u64,
     size_limit: u64,
     _number_and_encryption: [u32; 3],
@@ -33,6 +33,8 @@ pub(crate) struct LoopStatus {
     /// The device number of the filesystem the file is on.
     pub(crate) device: DeviceNumber,
     pub(crate) inode: u64,
+    /// The number of the block device the file is, if it is one.
+    pub(crate) block_device: DeviceNumber,
     pub(crate) offset: u64,
     pub(crate) size_limit: u64,
     pub(crate) flags: u32,
@@ -48,6 +50,7 @@ pub(crate) fn loop_status(device: BorrowedFd<'_>) -> io::Result<LoopStatus> {
     Ok(LoopStatus {
         device: DeviceNumber::decode(info.device),
         inode: info.inode,
+        block_device: DeviceNumber::decode(info.rdevice),
         offset: info.offset,
         size_limit: info.size_limit,
         flags: info.flags,

@@ -271,6 +271,24 @@ fn an_unprivileged_user_finds_what_lies_behind_a_closed_directory() {
 }
 
 #[test]
+fn an_unprivileged_user_has_symlinks_before_a_closed_directory_followed() {
+    in_private_world(|world| {
+        world.tmpfs("m/real", "real");
+        world.tmpfs("m/real/closed/a", "a");
+        std::os::unix::fs::symlink("real", world.path("m/link")).unwrap();
+        let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(world.path(""), mode(0o755)).unwrap();
+        fs::set_permissions(world.path("m/real/closed"), mode(0o700)).unwrap();
+        kernel::become_nobody().unwrap();
+        let mut lookup = Lookup::new();
+        assert_eq!(*lookup.at(world.path("m/link/closed/a")).unwrap().source, *"a");
+        assert_eq!(*lookup.covering(world.path("m/link/closed/b")).unwrap().source, *"real");
+        assert_eq!(lookup.way_taken(), Some(Way::ParentWalk));
+        assert!(lookup.at(world.path("m/link/closed/../closed/a")).is_err());
+    });
+}
+
+#[test]
 fn an_unprivileged_user_needs_no_fallback_for_what_is_open() {
     let leave = |world: &World| {
         let open = || std::os::unix::fs::PermissionsExt::from_mode(0o755);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use vc_mountinfo::{
     CachedLookup, Fields, Lookup, LookupError, Mount, MountEvent, MountEvents, MountTable, MountWatch,
-    Mounts, ProcessView, ProcessViewError, ReadError, Symlinks, proc_mounts,
+    Mounts, ProcessView, ProcessViewError, ReadError, Symlinks, Way, proc_mounts,
 };
 
 use crate::kernel;
@@ -189,6 +189,40 @@ fn another_process_sees_its_own_mounts() {
         assert_eq!(collect(Mounts::of_process(&view).unwrap()), table.mounts);
         drop(other);
         assert!(MountTable::of_process(&view).is_err(), "the process is gone");
+    });
+}
+
+#[test]
+fn a_process_in_a_chroot_sees_paths_from_its_root() {
+    in_private_world(|world| {
+        world.tmpfs("m/root", "root");
+        world.tmpfs("m/root/a", "inside");
+        let (to_main, from_thread) = std::sync::mpsc::channel();
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+                nix::unistd::chroot(&world.path("m/root")).unwrap();
+                to_main.send(nix::unistd::gettid().as_raw()).unwrap();
+                // Until the other side is done, or has failed.
+                let _ = wait.recv();
+            });
+            let thread = u32::try_from(from_thread.recv().unwrap()).unwrap();
+            let look = |lookup: Lookup| {
+                let view = ProcessView::open(thread).unwrap();
+                let mut lookup = lookup.in_process(view).fields(Fields::ALL);
+                let found = lookup.at("/a").map(Mount::into_owned);
+                (found, lookup.way_taken())
+            };
+            let found = [None, Some(Way::MountId), Some(Way::ParentWalk)]
+                .map(|way| look(way.map_or(Lookup::new(), |way| Lookup::new().forced(way))));
+            drop(done);
+            for (found, way) in found {
+                let found = found.unwrap();
+                let answer = (&*found.source, found.mount_point.as_deref());
+                assert_eq!(answer, ("inside".as_ref(), Some(Path::new("/a"))), "{way:?}");
+            }
+        });
     });
 }
 

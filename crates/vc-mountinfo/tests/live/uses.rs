@@ -130,6 +130,6 @@ fn what_cannot_be_told_is_an_error_not_a_no() {
         assert!(matches!(device_uses(world.path("none")), Err(DeviceUseError::Read { .. })));
         kernel::become_nobody().unwrap();
         let refused = device_uses(device.path());
-        assert!(matches!(refused, Err(DeviceUseError::Open { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(DeviceUseError::Read { .. })), "{refused:?}");
     });
 }
