@@ -34,16 +34,16 @@ enum Stream {
 
 impl Mounts {
     /// The caller's mounts, each with what `fields` ask for, by the cheaper way: `listmount(2)` and
-    /// `statmount(2)` where the options are not asked for, since printing those is what makes a mount table
-    /// slow to read; else, and on older kernels, mountinfo.
+    /// `statmount(2)` where neither options nor root are asked for, since printing those is what makes a mount
+    /// table slow to read; else, and on older kernels, mountinfo.
     ///
     /// # Errors
     /// [`ReadError::Io`] when `/proc` is not mounted.
     pub fn all(fields: Fields) -> Result<Self, ReadError> {
-        match Listing::start(fields, None) {
-            Ok(listing) if !fields.fs_options && !fields.root => Ok(Self { stream: Stream::Kernel(listing) }),
-            _ => Self::by_table(),
+        if fields.fs_options || fields.root {
+            return Self::by_table();
         }
+        Self::by_kernel(fields).or_else(|_| Self::by_table())
     }
 
     /// The caller's mounts by `/proc/thread-self/mountinfo`.

@@ -263,6 +263,14 @@ fn a_damaged_image_says_how() {
         assert!(matches!(magic, Err(ImageError::NotErofs { looks_like: None, .. })), "{magic:?}");
         let damaged = with(&|file| file.write_all_at(b"xy", 1024 + 16).unwrap());
         assert!(matches!(damaged, Err(ImageError::Checksum { .. })), "{damaged:?}");
+        // Without the checksum, which would tell first.
+        let foreign = with(&|file| {
+            file.write_all_at(&[0; 4], 1024 + 8).and(file.write_all_at(&[0x10], 1024 + 82)).unwrap();
+        });
+        assert!(
+            matches!(foreign, Err(ImageError::UnknownFeatures { features: 0x10_0000, .. })),
+            "{foreign:?}"
+        );
         let gzip = with(&|file| file.write_all_at(b"\x1f\x8b\x08", 0).and(file.set_len(99)).unwrap());
         assert!(gzip.unwrap_err().to_string().contains("looks like a gzip file"));
 
