@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vc_mountinfo::{DeviceNumber, FileId, LoopError, LoopFile, Pin, Symlinks};
 
@@ -48,6 +49,33 @@ fn the_name_is_the_files_own_not_the_one_it_was_opened_by() {
         fs::rename(&path, world.path("renamed")).unwrap();
         file(world, "real");
         assert_eq!(behind(&device).unwrap().path, world.path("renamed"));
+    });
+}
+
+#[test]
+fn a_file_renamed_all_the_time_is_never_taken_for_another() {
+    in_private_world(|world| {
+        let device = Loop::attach(&file(world, "f0"));
+        let stop = AtomicBool::new(false);
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Never the same name twice.
+                let names = (1_u64..).take_while(|_| !stop.load(Ordering::Relaxed));
+                names.for_each(|n| {
+                    fs::rename(world.path(format!("f{}", n - 1)), world.path(format!("f{n}"))).unwrap()
+                });
+            });
+            let found: Vec<_> = (0..500).map(|_| behind(&device)).collect();
+            stop.store(true, Ordering::Relaxed);
+            found
+        });
+        let id = behind(&device).unwrap().id;
+        for found in found {
+            match found {
+                Ok(file) => assert_eq!(file.id, id),
+                Err(error) => assert!(matches!(error, LoopError::Renamed { .. }), "{error}"),
+            }
+        }
     });
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use vc_mountinfo::{Fields, Lookup, LookupError, Mount, Pin, Symlinks, Way};
@@ -231,6 +232,35 @@ fn many_are_found_in_the_order_asked() {
             let want: Vec<_> = (0..30).rev().map(|n| OsString::from(n.to_string())).collect();
             assert_eq!(sources, want, "{way:?}");
         }
+    });
+}
+
+#[test]
+fn other_mounts_coming_and_going_change_no_answer() {
+    in_private_world(|world| {
+        // More than one page of mountinfo, so that reading it takes several calls.
+        let paths: Vec<_> = (0..100).map(|n| world.tmpfs(format!("m/{n}"), &n.to_string())).collect();
+        let churn = world.dir("m/churn");
+        let (stop, churned) = (AtomicBool::new(false), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    mount(Some("churn"), &churn, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+                    umount2(&churn, MntFlags::MNT_DETACH).unwrap();
+                    churned.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let answers: Vec<_> = (0..300)
+                .map(|n| WAYS.map(|way| by_way(way, &paths[n % 100]).map(|mount| mount.source)))
+                .collect();
+            // The main thread must not panic before the other one is told to end.
+            stop.store(true, Ordering::Relaxed);
+            for (n, answers) in answers.into_iter().enumerate() {
+                let want = (n % 100).to_string();
+                answers.into_iter().for_each(|answer| assert_eq!(*answer.unwrap(), *want));
+            }
+        });
+        assert!(churned.into_inner() > 0);
     });
 }
 
