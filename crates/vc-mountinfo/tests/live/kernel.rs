@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::world::skip;
+
 fn c(path: impl AsRef<Path>) -> CString {
     CString::new(path.as_ref().as_os_str().as_bytes()).unwrap()
 }
@@ -30,8 +32,12 @@ pub(crate) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Mounts the copy at `path`, beneath what is mounted there (`MOVE_MOUNT_BENEATH`, Linux 6.5).
-pub(crate) fn mount_beneath(mount: impl AsFd, path: &Path) -> io::Result<()> {
-    move_mount(mount, path, 0x200)
+pub(crate) fn mount_beneath(mount: impl AsFd, path: &Path) {
+    match move_mount(mount, path, 0x200) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => skip("needs mounts beneath others, of Linux 6.5"),
+        Err(e) => panic!("move_mount: {e}"),
+    }
 }
 
 fn move_mount(mount: impl AsFd, path: &Path, flags: i32) -> io::Result<()> {
