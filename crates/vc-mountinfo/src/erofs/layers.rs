@@ -158,9 +158,10 @@ impl LayerLookup {
         });
         let pins = pins.collect::<Result<Vec<_>, _>>()?;
         let mounts = self.lookup.all_of(&pins);
-        let layers = directories.iter().zip(&pins).zip(mounts).enumerate();
+        // Each pin is dropped when its image is open: an overlay may have 500 layers, a process 1024 files.
+        let layers = directories.iter().zip(pins).zip(mounts).enumerate();
         let layers = layers.map(|(index, ((directory, pin), mount))| {
-            image_of(&directory.path, pin, mount)
+            image_of(&directory.path, &pin, mount)
                 .map(|layer| LayerImage { data_only: directory.data_only, ..layer })
                 .map_err(|source| failed(index, source))
         });

@@ -37,12 +37,12 @@ impl Place<'_> {
         }
     }
 
-    /// A handle that keeps the mount from going away.
-    pub(super) fn pin(&self, symlinks: Symlinks) -> io::Result<OwnedFd> {
+    /// A handle that keeps the mount from going away; `None` where the caller has one.
+    pub(super) fn pin(&self, symlinks: Symlinks) -> io::Result<Option<OwnedFd>> {
         match *self {
-            Self::Path(dir, path) => open_path(dir, path, symlinks == Symlinks::Follow),
-            Self::Fd(fd) => fd.try_clone_to_owned(),
-            Self::Process(view, path) => view.open_path(path, symlinks),
+            Self::Path(dir, path) => open_path(dir, path, symlinks == Symlinks::Follow).map(Some),
+            Self::Fd(_) => Ok(None),
+            Self::Process(view, path) => view.open_path(path, symlinks).map(Some),
         }
     }
 

@@ -17,8 +17,9 @@ use crate::walk::{Node, walk};
 /// What to search the table for.
 #[derive(Debug)]
 pub(super) enum Key {
-    /// The mount with this id, which cannot be given to another one while the handle is open.
-    Id { id: u32, _pin: OwnedFd },
+    /// The mount with this id, which cannot be given to another one while the handle is open: this, or the
+    /// caller's.
+    Id { id: u32, _pin: Option<OwnedFd> },
     /// The visible mount at this absolute path.
     Path(PathBuf),
 }
@@ -28,7 +29,11 @@ impl Key {
         let path = || query.place.name();
         let refusal = |e| Refusal::of_call(e, |source| LookupError::Stat { path: path(), source });
         let pin = query.place.pin(symlinks).map_err(refusal)?;
-        let stat = statx_fd(pin.as_fd(), statx::MNT_ID).map_err(refusal)?;
+        let stat = match &pin {
+            Some(pin) => statx_fd(pin.as_fd(), statx::MNT_ID),
+            None => query.place.statx(symlinks, statx::MNT_ID),
+        };
+        let stat = stat.map_err(refusal)?;
         let id = stat.mount_id(statx::MNT_ID).and_then(|id| u32::try_from(id).ok());
         match (id, stat.is_mount_root()) {
             (Some(id), is_root) if query.covering || is_root == Some(true) => Ok(Self::Id { id, _pin: pin }),
