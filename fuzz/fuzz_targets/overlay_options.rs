@@ -16,11 +16,16 @@ fuzz_target!(|options: &[u8]| {
         // Once for data only, always for data only.
         assert!(overlay.lower.is_sorted_by_key(|lower| lower.data_only));
 
-        let written: Vec<Vec<u8>> = overlay.lower.iter().map(|lower| {
-            let key: &[u8] = if lower.data_only { b"datadir+=" } else { b"lowerdir+=" };
-            let octal = lower.path.as_os_str().as_bytes().iter().flat_map(|b| format!("\\{b:03o}").into_bytes());
-            key.iter().copied().chain(octal).collect()
-        }).collect();
+        let written: Vec<Vec<u8>> = overlay
+            .lower
+            .iter()
+            .map(|lower| {
+                let key: &[u8] = if lower.data_only { b"datadir+=" } else { b"lowerdir+=" };
+                let octal =
+                    lower.path.as_os_str().as_bytes().iter().flat_map(|b| format!("\\{b:03o}").into_bytes());
+                key.iter().copied().chain(octal).collect()
+            })
+            .collect();
         let again = OverlayOptions::from_mount_table(OsStr::from_bytes(&written.join(&b','))).unwrap();
         assert_eq!(again.lower, overlay.lower);
     }
