@@ -5,7 +5,11 @@
 mod agent;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "fake")]
+pub mod conformance;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod process;
 mod request;
 mod storage;
