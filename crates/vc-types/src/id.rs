@@ -3,8 +3,21 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest id accepted, in bytes. Leaves room for a prefix and a suffix within `NAME_MAX` (255).
-const MAX_LEN: usize = 128;
+/// What an id of one kind may be.
+struct Rules {
+    /// The longest, in bytes.
+    most: usize,
+    /// What it may hold besides letters and digits.
+    also: &'static str,
+    /// Whether a digit may come first.
+    digit_first: bool,
+}
+
+/// 128 bytes leave room for a prefix and a suffix within `NAME_MAX` (255).
+const FILE_NAME: Rules = Rules { most: 128, also: "_.+-", digit_first: true };
+
+/// QEMU's rules: an `id` starts with a letter and has no `+`; a block node's name has 31 characters.
+const DEVICE: Rules = Rules { most: 31, also: "_.-", digit_first: false };
 
 /// Why a text is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,37 +25,39 @@ pub enum InvalidId {
     /// The text is empty.
     #[error("an id must not be empty")]
     Empty,
-    /// The text is longer than 128 bytes.
-    #[error("an id has at most {MAX_LEN} characters, this one has {0}")]
-    TooLong(usize),
-    /// The text starts with something other than a letter or a digit.
-    #[error("an id starts with a letter or a digit, not with {0:?}")]
+    /// The text is too long.
+    #[error("an id of this kind has at most {most} characters, this one has {len}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest allowed.
+        most: usize,
+    },
+    /// The text starts with something that no id of its kind starts with.
+    #[error("an id of this kind must not start with {0:?}")]
     Start(char),
-    /// The text has a character outside `A-Z a-z 0-9 _ . + -`.
-    #[error("an id consists of letters, digits and _ . + -, not of {0:?}")]
+    /// The text has a character that no id of its kind has.
+    #[error("an id of this kind must not contain {0:?}")]
     Char(char),
 }
 
-fn check(text: &str) -> Result<(), InvalidId> {
+fn check(text: &str, rules: &Rules) -> Result<(), InvalidId> {
     let first = text.chars().next().ok_or(InvalidId::Empty)?;
-    if text.len() > MAX_LEN {
-        return Err(InvalidId::TooLong(text.len()));
+    if text.len() > rules.most {
+        return Err(InvalidId::TooLong { len: text.len(), most: rules.most });
     }
-    if let Some(c) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || "_.+-".contains(*c))) {
+    if let Some(c) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || rules.also.contains(*c))) {
         return Err(InvalidId::Char(c));
     }
-    if !first.is_ascii_alphanumeric() {
+    if !(first.is_ascii_alphabetic() || rules.digit_first && first.is_ascii_digit()) {
         return Err(InvalidId::Start(first));
     }
     Ok(())
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $rules:ident) => {
         $(#[$doc])*
-        ///
-        /// 1 to 128 characters of `A-Z a-z 0-9 _ . + -`, the first a letter or a digit; so it is
-        /// always a plain file name.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Box<str>);
 
@@ -57,7 +72,7 @@ macro_rules! id {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                check(text)?;
+                check(text, &$rules)?;
                 Ok(Self(text.into()))
             }
         }
@@ -84,19 +99,31 @@ macro_rules! id {
 
 id! {
     /// Names one sandbox: one machine and the containers in it.
-    SandboxId
+    ///
+    /// 1 to 128 characters of `A-Z a-z 0-9 _ . + -`, the first a letter or a digit; so it is always a
+    /// plain file name.
+    SandboxId, FILE_NAME
 }
 id! {
     /// Names one container within its sandbox.
-    ContainerId
+    ///
+    /// 1 to 128 characters of `A-Z a-z 0-9 _ . + -`, the first a letter or a digit; so it is always a
+    /// plain file name.
+    ContainerId, FILE_NAME
 }
 id! {
     /// Names one process within its container.
-    ExecId
+    ///
+    /// 1 to 128 characters of `A-Z a-z 0-9 _ . + -`, the first a letter or a digit; so it is always a
+    /// plain file name.
+    ExecId, FILE_NAME
 }
 id! {
-    /// Names one device of a machine, as QMP's `id` does.
-    DeviceId
+    /// Names one device of a machine.
+    ///
+    /// 1 to 31 characters of `A-Z a-z 0-9 _ . -`, the first a letter: what a hypervisor takes as the
+    /// name of a device and of its image.
+    DeviceId, DEVICE
 }
 
 #[cfg(test)]
@@ -122,7 +149,16 @@ mod tests {
         for (bad, why) in cases {
             assert_eq!(bad.parse::<ContainerId>(), Err(why), "{bad:?}");
         }
-        assert_eq!("x".repeat(129).parse::<ContainerId>(), Err(InvalidId::TooLong(129)));
+        assert_eq!("x".repeat(129).parse::<ContainerId>(), Err(InvalidId::TooLong { len: 129, most: 128 }));
+    }
+
+    #[test]
+    fn device_ids_fit_a_block_node() {
+        assert_eq!("disk-0".parse::<DeviceId>().unwrap().as_str(), "disk-0");
+        assert_eq!("0d".parse::<DeviceId>(), Err(InvalidId::Start('0')));
+        assert_eq!("d+".parse::<DeviceId>(), Err(InvalidId::Char('+')));
+        assert!("x".repeat(31).parse::<DeviceId>().is_ok());
+        assert!("x".repeat(32).parse::<DeviceId>().is_err());
     }
 
     proptest! {

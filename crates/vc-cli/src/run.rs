@@ -1,0 +1,163 @@
+//! `vc run`: one machine, one container, one command.
+
+mod signals;
+mod spec;
+mod stdio;
+mod terminal;
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use vc_agent::Signal;
+use vc_agent::client::Connector;
+use vc_container::{Container, ContainerSpec, Sandbox, SandboxSpec, Timing};
+use vc_hypervisor::MachineSpec;
+use vc_qemu::{Qemu, QemuConfig};
+use vc_storage::{Layer, layers_of_mounts, layers_of_rootfs};
+use vc_types::{HostPath, SandboxId};
+
+use crate::cli::{Machine, Run};
+use crate::failure::Failure;
+use crate::guest_image::GuestImage;
+use signals::{Received, Signals};
+use stdio::Streams;
+use terminal::RawMode;
+
+/// A machine has at least so many ports, so that more can be plugged than it starts with.
+const PORTS: usize = 8;
+
+/// Runs the command; returns its exit code.
+pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
+    let mut signals = Signals::listen().map_err(|error| Failure::step("listen for signals", error))?;
+    let oci = spec::build(&options)?;
+    let layers = layers(&options, &oci)?;
+    let terminal = oci.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    let name = random_name()?;
+    let spec = sandbox_spec(&options.machine, &name, layers.len())?;
+    let qemu = Qemu::new(QemuConfig {
+        program: options.machine.qemu.clone(),
+        vsock_program: options.machine.vsock_program.clone(),
+        die_with_parent: true,
+    });
+    let connector = Connector::default();
+    let sandbox = tokio::select! {
+        sandbox = Sandbox::create(&qemu, &connector, spec) => sandbox?,
+        // Nobody would hear it in the guest yet. Dropping the creation ends what it started.
+        received = signals.next_ending() => return Ok(received.exit_code()),
+    };
+    let container = ContainerSpec { oci, layers };
+    let streams = Streams { terminal, interactive: options.interactive };
+    let result = in_sandbox(&sandbox, &name, container, streams, &mut signals).await;
+    let stopped = sandbox.stop().await;
+    match (result, stopped) {
+        (result, Ok(())) => result,
+        (Err(failure), Err(left)) => Err(failure.with_left(&left)),
+        (Ok(_), Err(left)) => {
+            Err(Failure::message("the command ended, but its machine did not go away").with_left(&left))
+        }
+    }
+}
+
+/// Creates the container, passes streams and signals, and waits for its end.
+async fn in_sandbox(
+    sandbox: &Sandbox,
+    name: &SandboxId,
+    spec: ContainerSpec,
+    streams: Streams,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let id = name.as_str().parse().expect("both kinds of id have the same rules");
+    let container = tokio::select! {
+        container = sandbox.create_container(id, spec) => container?,
+        received = signals.next_ending() => return Ok(received.exit_code()),
+    };
+    let raw = if streams.terminal { RawMode::enter() } else { None };
+    let output = streams.connect(&container);
+    let ended = async {
+        container.start().await?;
+        if streams.terminal {
+            terminal::pass_size(&container).await;
+        }
+        let status = container.wait().await?;
+        // What the command wrote before it ended is still on its way.
+        output.drain().await?;
+        Ok(status.0)
+    };
+    tokio::pin!(ended);
+    let mut asked_to_end = false;
+    let result = loop {
+        tokio::select! {
+            result = &mut ended => break result,
+            received = signals.next() => match received {
+                // Who asks a second time means it.
+                Received::Forward(signal) if signal.ends() && asked_to_end => break Ok(received.exit_code()),
+                Received::Forward(signal) => {
+                    asked_to_end |= signal.ends();
+                    pass_on(&container, signal.signal).await;
+                }
+                Received::Resized => terminal::pass_size(&container).await,
+            },
+        }
+    };
+    drop(raw);
+    result
+}
+
+async fn pass_on(container: &Container, signal: Signal) {
+    if let Err(error) = container.signal(signal).await {
+        tracing::warn!(?signal, %error, "the signal was not passed on");
+    }
+}
+
+fn layers(options: &Run, oci: &Spec) -> Result<Vec<Layer>, Failure> {
+    let rootfs = &options.rootfs;
+    if !rootfs.layers.is_empty() {
+        let open = |path: &PathBuf| Layer::open(path);
+        let layers: Result<Vec<_>, _> = rootfs.layers.iter().map(open).collect();
+        return layers.map_err(|error| Failure::step("use the layers", error));
+    }
+    if !rootfs.mounts.is_empty() {
+        let mounts: Vec<_> = rootfs.mounts.iter().map(|mount| mount.0.clone()).collect();
+        return layers_of_mounts(&mounts).map_err(|error| Failure::step("use the root file system", error));
+    }
+    let bundle = rootfs.bundle.as_deref().unwrap_or(Path::new("."));
+    let root = oci.root().as_ref().map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
+    let root = bundle.join(root);
+    let step = format!("use the bundle's root file system {}", root.display());
+    layers_of_rootfs(&root).map_err(|error| Failure::step(step, error))
+}
+
+fn sandbox_spec(options: &Machine, name: &SandboxId, layers: usize) -> Result<SandboxSpec, Failure> {
+    let image = GuestImage::locate(options)?;
+    let ports =
+        u8::try_from(layers.max(PORTS)).map_err(|_| Failure::message("at most 128 layers can be plugged"))?;
+    let machine = MachineSpec {
+        id: name.clone(),
+        vcpus: options.cpus,
+        memory: options.memory,
+        accelerator: options.accel,
+        kernel: image.kernel,
+        initrd: image.initrd,
+        kernel_params: Vec::new(),
+        hotplug_ports: ports,
+        runtime_dir: runtime_dir(name)?,
+    };
+    Ok(SandboxSpec { machine, hostname: "vc".into(), timing: Timing::default() })
+}
+
+/// Where the machine's sockets go: the user's runtime directory, or the system's one for temporary files.
+fn runtime_dir(name: &SandboxId) -> Result<HostPath, Failure> {
+    let user = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute() && dir.is_dir());
+    let system =
+        || if rustix::process::geteuid().is_root() { PathBuf::from("/run") } else { std::env::temp_dir() };
+    let dir = user.unwrap_or_else(system).join(format!("vc-{name}"));
+    HostPath::new(&dir).map_err(|error| Failure::step("choose a runtime directory", error))
+}
+
+fn random_name() -> Result<SandboxId, Failure> {
+    let name = format!("run-{:016x}", RandomState::new().hash_one(std::process::id()));
+    name.parse().map_err(|error: vc_types::InvalidId| Failure::step("choose a name", error))
+}

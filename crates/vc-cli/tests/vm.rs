@@ -1,0 +1,14 @@
+//! `vc run` with a real QEMU, a real guest and real EROFS layers.
+
+#[path = "vm/bad_input.rs"]
+mod bad_input;
+#[path = "vm/death.rs"]
+mod death;
+#[path = "vm/output.rs"]
+mod output;
+#[path = "vm/rootfs.rs"]
+mod rootfs;
+#[path = "vm/run.rs"]
+mod run;
+#[path = "vm/terminal.rs"]
+mod terminal;

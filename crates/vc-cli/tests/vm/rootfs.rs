@@ -1,0 +1,103 @@
+//! Root file systems: several layers, mounted or not, in the right order.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, SFlag, mknod};
+use vc_tests::{Layers, Mounted};
+
+use crate::run::{Bench, assert_code, text};
+
+/// Writes what the merged root file system shows.
+const SHOW: &str = "cat /etc/who; cat /etc/only-middle; test -e /etc/passwd || echo no passwd; \
+                    echo x > /new && cat /new; ls /etc | tr '\\n' ' '";
+
+const MERGED: &str = "top\nmiddle\nno passwd\nx\nnot-executable only-middle who ";
+
+/// A layer in the middle that adds files, and one on top that replaces one and removes another.
+fn three(layers: &Layers, busybox: &Path) -> Vec<PathBuf> {
+    let middle = layers.layer("middle", |root| {
+        fs::create_dir(root.join("etc")).unwrap();
+        fs::write(root.join("etc/who"), "middle\n").unwrap();
+        fs::write(root.join("etc/only-middle"), "middle\n").unwrap();
+    });
+    let top = layers.layer("top", |root| {
+        fs::create_dir(root.join("etc")).unwrap();
+        fs::write(root.join("etc/who"), "top\n").unwrap();
+        // A whiteout: a character device 0/0 (kernel, Documentation/filesystems/overlayfs.rst).
+        let whiteout = root.join("etc/passwd");
+        mknod(&whiteout, SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
+        assert!(fs::symlink_metadata(&whiteout).unwrap().file_type().is_char_device());
+    });
+    vec![top, middle, busybox.to_path_buf()]
+}
+
+#[test]
+fn layers_are_merged_the_top_one_first() {
+    if !vc_tests::root() {
+        return;
+    }
+    let Some(bench) = Bench::new() else { return };
+    let mut command = bench.bare();
+    for layer in three(&bench.layers, &bench.busybox) {
+        command.arg("--layer").arg(layer);
+    }
+    command.args(["--", "sh", "-c", SHOW]);
+    let output = bench.finish(command);
+    assert_code(&output, 0);
+    assert_eq!(text(&output.stdout), MERGED);
+}
+
+#[test]
+fn layers_that_a_snapshotter_mounted_are_found() {
+    if !vc_tests::root() {
+        return;
+    }
+    let Some(bench) = Bench::new() else { return };
+    let mut mounted = Mounted::default();
+    let mut lower = Vec::new();
+    for (number, layer) in three(&bench.layers, &bench.busybox).iter().enumerate() {
+        // Characters that mount tables and overlay options escape.
+        let at = bench.layers.path().join(format!("snap shots/{number}:a"));
+        // One of the three without a loop device, where the kernel can.
+        if number != 1 || !mounted.as_file(layer, &at) {
+            mounted.by_loop(layer, &at);
+        }
+        lower.push(at.to_str().unwrap().replace(':', "\\:"));
+    }
+    let options = [format!("lowerdir={}", lower.join(":")), "upperdir=/nonexistent/fs".to_owned()];
+    let mount = serde_json::json!({"type": "overlay", "source": "overlay", "options": options});
+    let mut command = bench.bare();
+    command.arg("--rootfs-mount").arg(mount.to_string()).args(["--", "sh", "-c", SHOW]);
+    let output = bench.finish(command);
+    assert_code(&output, 0);
+    assert_eq!(text(&output.stdout), MERGED);
+}
+
+#[test]
+fn a_bundle_brings_command_environment_and_directory() {
+    let Some(bench) = Bench::new() else { return };
+    let bundle = bench.layers.path().join("bundle");
+    fs::create_dir(&bundle).unwrap();
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "args": ["sh", "-c", "echo $COLOR; pwd; cat /proc/self/mounts | grep -c '^proc /proc'; touch /x"],
+            "env": ["PATH=/bin", "COLOR=green"],
+            "cwd": "/etc",
+            "user": {"uid": 0, "gid": 0},
+            "capabilities": {"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]}
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}
+    });
+    fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+    let mut command = bench.bare();
+    command.arg("--bundle").arg(&bundle).arg("--layer").arg(&bench.busybox);
+    let output = bench.finish(command);
+    assert_code(&output, 1);
+    assert_eq!(text(&output.stdout), "green\n/etc\n1\n");
+    assert!(text(&output.stderr).contains("Read-only file system"), "{}", text(&output.stderr));
+}

@@ -1,0 +1,159 @@
+//! Errors: which step failed, why, and what could not be undone.
+
+use std::fmt;
+
+use vc_agent::{AgentError, Call};
+use vc_hypervisor::{LaunchError, MachineExit, PlugError, StopError, UnplugError};
+use vc_storage::PlanError;
+use vc_types::{ContainerId, DeviceId, HostPath};
+
+use crate::guest_spec::SpecError;
+use crate::state::{Refused, State};
+
+/// A step of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Make the sandbox's directory on the host.
+    MakeRuntimeDir(HostPath),
+    /// Remove the sandbox's directory on the host.
+    RemoveRuntimeDir(HostPath),
+    /// Launch the machine.
+    Launch,
+    /// Wait for the agent to answer.
+    Connect,
+    /// End the machine.
+    StopMachine,
+    /// Decide how the container reaches the guest.
+    Plan(ContainerId),
+    /// Plug a layer as a disk.
+    Plug {
+        /// The disk.
+        device: DeviceId,
+        /// What it carries.
+        layer: HostPath,
+    },
+    /// Unplug a disk.
+    Unplug(DeviceId),
+    /// A call of the agent about the sandbox.
+    Guest(Call),
+    /// A call of the agent about a container.
+    Container(Call, ContainerId),
+    /// Check that the operation is for the container's state.
+    CheckState(ContainerId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MakeRuntimeDir(path) => write!(f, "make the directory {path}"),
+            Self::RemoveRuntimeDir(path) => write!(f, "remove the directory {path}"),
+            Self::Launch => f.write_str("launch the machine"),
+            Self::Connect => f.write_str("reach the agent in the guest"),
+            Self::StopMachine => f.write_str("end the machine"),
+            Self::Plan(id) => write!(f, "plan container {id}"),
+            Self::Plug { device, layer } => write!(f, "plug layer {layer} as {device}"),
+            Self::Unplug(device) => write!(f, "unplug {device}"),
+            Self::Guest(call) => write!(f, "prepare the guest ({call})"),
+            Self::Container(call, id) => match call {
+                Call::CreateContainer => write!(f, "create container {id}"),
+                Call::StartContainer => write!(f, "start container {id}"),
+                Call::RemoveContainer => write!(f, "remove container {id}"),
+                Call::SignalProcess => write!(f, "signal container {id}"),
+                Call::WaitProcess => write!(f, "wait for container {id}"),
+                other => write!(f, "serve container {id} ({other})"),
+            },
+            Self::CheckState(id) => write!(f, "do this to container {id} now"),
+        }
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The host refused.
+    #[error("the host refused")]
+    Host(#[from] std::io::Error),
+    /// The machine was not launched.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The machine did not end.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// A disk was not plugged.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
+    /// A disk was not unplugged.
+    #[error(transparent)]
+    Unplug(#[from] UnplugError),
+    /// The agent did not do it.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// There is no plan for the container.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The container's specification asks for what cannot be had.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The machine ended meanwhile.
+    #[error("the machine ended: {0}")]
+    MachineGone(MachineExit),
+    /// The operation is not for this state.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The call is not for this state.
+    #[error("the container is {0}")]
+    NotNow(State),
+    /// There is a container of that name.
+    #[error("there is already a container of this name")]
+    Exists,
+    /// There is no container of that name.
+    #[error("there is no container of this name")]
+    NoSuchContainer,
+    /// Another operation on the container has not ended.
+    #[error("another operation on it has not ended")]
+    Busy,
+    /// The end of the process cannot be told.
+    #[error("how it ended is lost: {0}")]
+    ExitLost(String),
+    /// Something of the container could not be released.
+    #[error("not everything of it could be released")]
+    StillHeld,
+    /// Devices wait for the guest to let go of the container.
+    #[error("the guest still holds the container that uses it")]
+    StillUsed,
+    /// The sandbox has been stopped.
+    #[error("the sandbox has been stopped")]
+    SandboxGone,
+}
+
+/// Something that could not be undone.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {step}")]
+pub struct Leftover {
+    /// The step that would have undone it.
+    pub step: Step,
+    /// Why it failed.
+    #[source]
+    pub cause: Cause,
+}
+
+/// An operation failed at one step; what it had done before is undone, but for what is `left`.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {step}")]
+pub struct OperationError {
+    /// The step that failed.
+    pub step: Step,
+    /// Why.
+    #[source]
+    pub cause: Cause,
+    /// What could not be undone.
+    pub left: Vec<Leftover>,
+}
+
+impl OperationError {
+    pub(crate) fn new(step: Step, cause: impl Into<Cause>) -> Self {
+        Self { step, cause: cause.into(), left: Vec::new() }
+    }
+}

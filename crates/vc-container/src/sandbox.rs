@@ -1,0 +1,176 @@
+//! A sandbox: one machine and the containers in it.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
+use vc_agent::{Call, Connect, CreateSandbox, Guest};
+use vc_hypervisor::{Hypervisor, Machine, MachineExit, MachineSpec};
+use vc_types::{ContainerId, Deadline};
+
+use crate::container::{Container, ContainerSpec};
+use crate::error::{Cause, Leftover, OperationError, Step};
+use crate::owner::{Owner, Request};
+use crate::runtime_dir::RuntimeDir;
+use crate::state::SandboxStatus;
+use crate::timing::Timing;
+
+/// How many requests may wait for the owner; it never works on one, so this is never long.
+const QUEUE: usize = 32;
+
+/// A sandbox that is wanted.
+#[derive(Clone, Debug)]
+pub struct SandboxSpec {
+    /// Its machine. `runtime_dir` must not exist yet, its parent must; the sandbox makes and removes it.
+    pub machine: MachineSpec,
+    /// The guest's host name.
+    pub hostname: String,
+    /// How long each step may take.
+    pub timing: Timing,
+}
+
+/// A handle to a running sandbox. Clones are cheap and equal.
+///
+/// When the last handle (containers included) is dropped, the machine is ended by force.
+///
+/// # Cancel safety
+/// Dropping a future of any method abandons the answer; what was asked for still happens.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<SandboxStatus>,
+}
+
+impl Sandbox {
+    /// Launches a machine and prepares its guest.
+    ///
+    /// # Errors
+    /// [`OperationError`] with the step that failed; nothing is left then but what the error lists.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the machine by force and removes what it left on the host.
+    pub async fn create<H, C>(
+        hypervisor: &H,
+        connector: &C,
+        spec: SandboxSpec,
+    ) -> Result<Self, OperationError>
+    where
+        H: Hypervisor,
+        C: Connect,
+    {
+        let dir = spec.machine.runtime_dir.clone();
+        let dir = RuntimeDir::create(&dir)
+            .map_err(|error| OperationError::new(Step::MakeRuntimeDir(dir), error))?;
+        let launch = hypervisor.launch(&spec.machine, Deadline::after(spec.timing.launch));
+        let launched = launch.instrument(tracing::info_span!("launch")).await;
+        let machine = launched.map_err(|error| OperationError::new(Step::Launch, error))?;
+        match prepare_guest(&machine, connector, &spec).await {
+            Ok(agent) => {
+                let (requests, receiver) = mpsc::channel(QUEUE);
+                let (publisher, status) = watch::channel(SandboxStatus::default());
+                let owner = Owner::new(Arc::new(machine), Arc::new(agent), dir, spec.timing, publisher);
+                tokio::spawn(owner.run(receiver));
+                Ok(Self { requests, status })
+            }
+            Err(mut error) => {
+                error.left = end(&machine, dir, &spec.timing).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Creates a container; its process waits for [`Container::start`].
+    ///
+    /// # Errors
+    /// [`OperationError`] with the step that failed; nothing is left then but what the error lists.
+    pub async fn create_container(
+        &self,
+        id: ContainerId,
+        spec: ContainerSpec,
+    ) -> Result<Container, OperationError> {
+        let step = Step::Plan(id.clone());
+        self.ask(step, |reply| Request::Create { id: id.clone(), spec: Box::new(spec), reply }).await?;
+        Ok(Container::new(id, self.clone()))
+    }
+
+    /// The sandbox as it is now. Never waits.
+    pub fn status(&self) -> SandboxStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Resolves when the machine has ended, for whatever reason.
+    pub async fn machine_exited(&self) -> Option<MachineExit> {
+        let mut status = self.status.clone();
+        let ended = status.wait_for(|status| status.machine_exit.is_some()).await;
+        ended.ok().and_then(|status| status.machine_exit.clone())
+    }
+
+    /// Ends every container, lets the guest power off, ends the machine, and removes the sandbox's
+    /// directory. Every step is tried; may be repeated.
+    ///
+    /// # Errors
+    /// What is left. The machine's end is tried by force before it is reported as left.
+    pub async fn stop(&self) -> Result<(), Vec<Leftover>> {
+        let (reply, stopped) = oneshot::channel();
+        if self.requests.send(Request::StopSandbox { reply }).await.is_err() {
+            // The owner has ended, and it does so only once everything is stopped.
+            return Ok(());
+        }
+        let left = stopped.await.unwrap_or_default();
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    }
+
+    /// Sends a request to the owner and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        step: Step,
+        request: impl FnOnce(oneshot::Sender<Result<T, OperationError>>) -> Request,
+    ) -> Result<T, OperationError> {
+        let gone = |_| OperationError::new(step.clone(), Cause::SandboxGone);
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| gone(()))?;
+        answer.await.map_err(|_| gone(()))?
+    }
+}
+
+async fn prepare_guest<M: Machine, C: Connect>(
+    machine: &M,
+    connector: &C,
+    spec: &SandboxSpec,
+) -> Result<C::Agent, OperationError> {
+    let died = |step, exit| OperationError::new(step, Cause::MachineGone(exit));
+    let connect = connector.connect(machine.agent_address(), Deadline::after(spec.timing.boot));
+    let agent = tokio::select! {
+        biased;
+        exit = machine.exited() => return Err(died(Step::Connect, exit)),
+        agent = connect.instrument(tracing::info_span!("boot")) => agent,
+    };
+    let agent = agent.map_err(|error| OperationError::new(Step::Connect, error))?;
+    let request = CreateSandbox {
+        id: spec.machine.id.clone(),
+        hostname: spec.hostname.clone(),
+        dns: Vec::new(),
+        storages: Vec::new(),
+    };
+    let step = Step::Guest(Call::CreateSandbox);
+    let prepare = agent.create_sandbox(&request, spec.timing.request());
+    let prepared = tokio::select! {
+        biased;
+        exit = machine.exited() => return Err(died(step, exit)),
+        prepared = prepare.instrument(tracing::info_span!("prepare guest")) => prepared,
+    };
+    prepared.map_err(|error| OperationError::new(step, error))?;
+    Ok(agent)
+}
+
+/// Ends the machine by force and removes the directory; what fails is told.
+pub(crate) async fn end(machine: &impl Machine, mut dir: RuntimeDir, timing: &Timing) -> Vec<Leftover> {
+    let mut left = Vec::new();
+    if let Err(error) = machine.stop(timing.undo()).await {
+        left.push(Leftover { step: Step::StopMachine, cause: error.into() });
+    }
+    if let Err(error) = dir.remove() {
+        left.push(Leftover { step: Step::RemoveRuntimeDir(dir.path().clone()), cause: error.into() });
+    }
+    left
+}

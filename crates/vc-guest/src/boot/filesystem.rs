@@ -1,0 +1,50 @@
+//! The kernel's own file systems.
+
+use super::init::BootError;
+use nix::mount::{MsFlags, mount};
+use std::fs::{create_dir_all, read_to_string, write};
+use std::os::unix::fs::PermissionsExt;
+
+/// File system, mount point, further flags, options. In this order.
+const MOUNTS: [(&str, &str, MsFlags, &str); 7] = [
+    ("proc", "/proc", MsFlags::MS_NODEV.union(MsFlags::MS_NOEXEC), ""),
+    ("sysfs", "/sys", MsFlags::MS_NODEV.union(MsFlags::MS_NOEXEC), ""),
+    ("cgroup2", "/sys/fs/cgroup", MsFlags::MS_NODEV.union(MsFlags::MS_NOEXEC), ""),
+    ("devpts", "/dev/pts", MsFlags::MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666"),
+    ("tmpfs", "/dev/shm", MsFlags::MS_NODEV, "mode=1777"),
+    ("tmpfs", "/run", MsFlags::MS_NODEV, "mode=0755"),
+    ("tmpfs", "/tmp", MsFlags::MS_NODEV, "mode=1777"),
+];
+
+/// Mounts the device nodes at `/dev`, if they are not there yet: the kernel may have done it.
+pub(super) fn mount_dev() {
+    let _ = create_dir_all("/dev");
+    let _ = mount(Some("devtmpfs"), "/dev", Some("devtmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"));
+}
+
+/// Mounts all others, and makes the agent's own directories.
+pub(super) fn mount_all() -> Result<(), BootError> {
+    for (fs_type, target, flags, options) in MOUNTS {
+        let _ = create_dir_all(target);
+        mount(Some(fs_type), target, Some(fs_type), flags | MsFlags::MS_NOSUID, Some(options))
+            .map_err(|errno| BootError::Mount(target, errno))?;
+    }
+    for directory in ["/run/vc", "/run/vc/state", "/run/vc/bundles"] {
+        create_dir_all(directory)
+            .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)))
+            .map_err(|error| BootError::Step("make the agent's directories", error))?;
+    }
+    enable_controllers();
+    Ok(())
+}
+
+/// Lets containers have every controller that the kernel has. One by one: of several, the kernel
+/// takes all or none.
+fn enable_controllers() {
+    let controllers = read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    for controller in controllers.split_ascii_whitespace() {
+        if let Err(error) = write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}")) {
+            tracing::warn!(controller, %error, "containers cannot have this controller");
+        }
+    }
+}

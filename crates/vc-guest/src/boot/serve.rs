@@ -1,0 +1,93 @@
+//! Serving the protocol as early as the host can reach it.
+
+use super::init::BootError;
+use crate::guest::Guest;
+use crate::log::chain;
+use crate::modules::ModuleLoader;
+use crate::reaper::Reaper;
+use crate::service::{Connections, server};
+use crate::uevent::BlockEvents;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+use vc_agent_protocol::AGENT_PORT;
+
+/// With this module the host can reach the guest; those after it in the boot list can wait.
+const TRANSPORT: &str = "vmw_vsock_virtio_transport";
+
+/// How long the host may take to close its connection once it knows that the sandbox is gone.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
+
+/// How far the modules of the boot list are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    Loading,
+    Reachable,
+    Done,
+}
+
+/// The modules of the boot list, loaded by a thread of its own.
+#[derive(Debug)]
+pub(super) struct BootModules(watch::Receiver<Progress>);
+
+impl BootModules {
+    /// Starts to load them, in the order of the list.
+    pub(super) fn start(modules: Arc<ModuleLoader>) -> Self {
+        let (sender, receiver) = watch::channel(Progress::Loading);
+        std::thread::spawn(move || {
+            let list = modules.boot_list();
+            if !list.iter().any(|name| name == TRANSPORT) {
+                sender.send_replace(Progress::Reachable);
+            }
+            for name in &list {
+                if let Err(error) = modules.load(name, "") {
+                    tracing::warn!(error = chain(&error), "a module of the boot list is missing");
+                }
+                if name == TRANSPORT {
+                    sender.send_replace(Progress::Reachable);
+                }
+            }
+            sender.send_replace(Progress::Done);
+        });
+        Self(receiver)
+    }
+
+    async fn reached(&self, progress: Progress) {
+        // The thread ends only after it has reported the last step; if it panicked, go on without.
+        let _ = self.0.clone().wait_for(|now| *now >= progress).await;
+    }
+}
+
+/// Serves until the host asks for the end of the machine.
+pub(super) async fn serve(
+    modules: Arc<ModuleLoader>,
+    boot_modules: BootModules,
+    started: Instant,
+) -> Result<(), BootError> {
+    let reaper = Reaper::start().map_err(|error| BootError::Step("watch children", error))?;
+    let events = BlockEvents::listen().map_err(|error| BootError::Step("watch devices", error))?;
+    let (ready, modules_ready) = watch::channel(false);
+    let guest = Guest::new(reaper, modules, modules_ready, events);
+    boot_modules.reached(Progress::Reachable).await;
+    let connections = Connections::default();
+    let counter = connections.clone();
+    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))
+        .map_err(|error| BootError::Step("listen on vsock", error))?;
+    let incoming =
+        futures::StreamExt::map(listener.incoming(), move |stream| stream.map(|s| counter.count(s)));
+    let mut server =
+        server(guest.clone()).add_listener(ttrpc::asynchronous::transport::Listener::new(incoming));
+    server.start().await.map_err(|error| BootError::Step("serve", std::io::Error::other(error)))?;
+    tracing::info!(milliseconds = started.elapsed().as_millis(), "serving");
+    tokio::spawn(async move {
+        boot_modules.reached(Progress::Done).await;
+        tracing::info!(milliseconds = started.elapsed().as_millis(), "modules are loaded");
+        ready.send_replace(true);
+    });
+    guest.wait_for_power_off().await;
+    if tokio::time::timeout(LAST_ANSWER, connections.all_closed()).await.is_err() {
+        tracing::info!("the host is still connected");
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! A container's cgroup (version 2): kill, freeze, count, remove.
+//!
+//! The files are those of the kernel's `Documentation/admin-guide/cgroup-v2.rst`.
+
+use crate::sys::watch_descriptor;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::uio::pread;
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use tokio::io::Interest;
+use vc_types::Deadline;
+
+/// Where the hierarchy is mounted.
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
+
+/// A step on a cgroup that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A file of the cgroup.
+    #[error("cannot use {0:?}")]
+    File(PathBuf, #[source] std::io::Error),
+    /// The state did not come in time.
+    #[error("the processes in {0:?} are still not {1}")]
+    Late(PathBuf, &'static str),
+}
+
+/// One cgroup, by its directory.
+#[derive(Clone, Debug)]
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// The cgroup at `path` below the root of the hierarchy mounted at `root`.
+    pub fn new(root: impl AsRef<Path>, path: &Path) -> Self {
+        Self(root.as_ref().join(path.strip_prefix("/").unwrap_or(path)))
+    }
+
+    /// Kills every process of the cgroup and of those below it; none when it is gone.
+    ///
+    /// # Errors
+    /// The error of writing `cgroup.kill`.
+    pub fn kill_all(&self) -> Result<(), CgroupError> {
+        if self.0.exists() { self.write("cgroup.kill", "1") } else { Ok(()) }
+    }
+
+    /// Sends `signal` to every process of the cgroup and of those below it.
+    pub fn signal_all(&self, signal: Signal) {
+        for directory in self.tree() {
+            let pids = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
+                // Gone in the meantime is as good as signalled.
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
+    }
+
+    /// Waits until no process is left.
+    ///
+    /// # Errors
+    /// [`CgroupError::Late`] once `deadline` has passed.
+    pub async fn emptied(&self, deadline: Deadline) -> Result<(), CgroupError> {
+        self.await_event("populated 0", "gone", deadline).await
+    }
+
+    /// Freezes or thaws all processes, and waits until they are.
+    ///
+    /// # Errors
+    /// [`CgroupError::Late`] once `deadline` has passed.
+    pub async fn freeze(&self, frozen: bool, deadline: Deadline) -> Result<(), CgroupError> {
+        self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
+        let (event, name) = if frozen { ("frozen 1", "frozen") } else { ("frozen 0", "thawed") };
+        self.await_event(event, name, deadline).await
+    }
+
+    /// Removes the cgroup and those below it, which must be empty of processes.
+    ///
+    /// # Errors
+    /// The error of rmdir(2).
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        for directory in self.tree() {
+            match std::fs::remove_dir(&directory) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(CgroupError::File(directory, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The number in the file `name`; `None` for `max`, or when there is no such file.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        std::fs::read_to_string(self.0.join(name)).ok()?.trim().parse().ok()
+    }
+
+    /// The numbers in the file `name`, which has lines of `key number`.
+    pub fn numbers(&self, name: &str) -> std::collections::HashMap<String, u64> {
+        let text = std::fs::read_to_string(self.0.join(name)).unwrap_or_default();
+        let pair = |line: &str| {
+            let (key, number) = line.split_once(' ')?;
+            Some((key.to_owned(), number.parse().ok()?))
+        };
+        text.lines().filter_map(pair).collect()
+    }
+
+    /// `cgroup.events` becomes ready with POLLPRI when one of its lines has changed.
+    async fn await_event(
+        &self,
+        line: &str,
+        state: &'static str,
+        deadline: Deadline,
+    ) -> Result<(), CgroupError> {
+        let path = self.0.join("cgroup.events");
+        let failed = |error| CgroupError::File(path.clone(), error);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(failed)?,
+        };
+        let events = watch_descriptor(file.into(), Interest::PRIORITY).map_err(failed)?;
+        let mut buffer = [0; 256];
+        loop {
+            // Reading is what arms the next event, so an event between here and the wait is kept.
+            let length = pread(events.get_ref(), &mut buffer, 0).map_err(|errno| failed(errno.into()))?;
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            if text.lines().any(|found| found == line) {
+                return Ok(());
+            }
+            let ready = tokio::time::timeout(deadline.remaining(), events.ready(Interest::PRIORITY)).await;
+            let mut ready = ready.map_err(|_| CgroupError::Late(self.0.clone(), state))?.map_err(failed)?;
+            ready.clear_ready();
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), CgroupError> {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).map_err(|error| CgroupError::File(path, error))
+    }
+
+    /// This cgroup and all below it, innermost first.
+    fn tree(&self) -> Vec<PathBuf> {
+        let mut directories = vec![self.0.clone()];
+        let mut next = 0;
+        while let Some(directory) = directories.get(next) {
+            let children = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            let children: Vec<_> = children.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+            directories.extend(children);
+            next += 1;
+        }
+        directories.reverse();
+        directories
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, write};
+
+    #[test]
+    fn numbers_are_read_and_max_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::new(root.path(), Path::new("/vc/a"));
+        create_dir_all(root.path().join("vc/a")).unwrap();
+        write(root.path().join("vc/a/memory.max"), "max\n").unwrap();
+        write(root.path().join("vc/a/memory.current"), "4096\n").unwrap();
+        write(root.path().join("vc/a/cpu.stat"), "usage_usec 7\nnr_periods 2\njunk\n").unwrap();
+        assert_eq!(cgroup.number("memory.max"), None);
+        assert_eq!(cgroup.number("memory.current"), Some(4096));
+        assert_eq!(cgroup.number("absent"), None);
+        let stat = cgroup.numbers("cpu.stat");
+        assert_eq!((stat["usage_usec"], stat["nr_periods"], stat.len()), (7, 2, 2));
+    }
+
+    #[test]
+    fn a_tree_goes_innermost_first_and_a_missing_one_is_gone_already() {
+        let root = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::new(root.path(), Path::new("/vc/a"));
+        create_dir_all(root.path().join("vc/a/b/c")).unwrap();
+        create_dir_all(root.path().join("vc/a/d")).unwrap();
+        cgroup.remove().unwrap();
+        assert!(!root.path().join("vc/a").exists() && root.path().join("vc").exists());
+        cgroup.remove().unwrap();
+        cgroup.kill_all().unwrap();
+    }
+}

@@ -1,0 +1,81 @@
+//! SignalProcess: one process, or all of a container.
+
+use super::{Container, Process, Stage};
+use crate::error::CallError;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+impl Container {
+    /// Sends `signal` to the process `exec`, or to all of the container when `exec` is empty.
+    ///
+    /// A process that has ended is signalled well enough.
+    pub(crate) async fn signal(&self, exec: &str, signal: u32) -> Result<(), CallError> {
+        let number = i32::try_from(signal).map_err(|_| CallError::Range("the signal"))?;
+        let signal = Signal::try_from(number).map_err(|_| CallError::Range("the signal"))?;
+        if exec.is_empty() {
+            self.signal_all(signal)?;
+        } else {
+            self.process(exec)?.signal(signal)?;
+        }
+        // A frozen process gets even SIGKILL only once it is thawed, except by cgroup.kill.
+        if signal == Signal::SIGKILL && *self.stage() == Stage::Paused {
+            self.resume().await?;
+        }
+        Ok(())
+    }
+
+    fn signal_all(&self, signal: Signal) -> Result<(), CallError> {
+        match signal {
+            Signal::SIGKILL => self.cgroup.kill_all()?,
+            other => self.cgroup.signal_all(other),
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Sends `signal`. The init of a pid namespace does not see a SIGTERM that it has no handler for
+    /// (pid_namespaces(7)); it is killed instead, or stopping it would take its whole grace time.
+    fn signal(&self, signal: Signal) -> Result<(), CallError> {
+        let is_unseen = self.is_init && signal == Signal::SIGTERM && !self.handles(signal);
+        let signal = if is_unseen { Signal::SIGKILL } else { signal };
+        match self.reaper.signal(self.pid, signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(CallError::System("send the signal", errno)),
+        }
+    }
+
+    /// Whether the process has a handler for `signal`, or wants to ignore it (proc_pid_status(5)).
+    fn handles(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        is_handled(&status, signal)
+    }
+}
+
+fn is_handled(status: &str, signal: Signal) -> bool {
+    let mask = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    let handled = mask("SigCgt:").unwrap_or(0) | mask("SigIgn:").unwrap_or(0);
+    handled & (1 << (signal as i32 - 1)) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handlers_are_read_from_the_masks() {
+        let status = |caught: &str, ignored: &str| {
+            format!("Name:\tsh\nSigBlk:\t0000000000004000\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n")
+        };
+        let none = "0000000000000000";
+        let term = "0000000000004000";
+        assert!(is_handled(&status(term, none), Signal::SIGTERM));
+        assert!(is_handled(&status(none, term), Signal::SIGTERM));
+        assert!(!is_handled(&status(none, none), Signal::SIGTERM));
+        assert!(!is_handled(&status(term, none), Signal::SIGKILL));
+        assert!(!is_handled("", Signal::SIGTERM));
+    }
+}

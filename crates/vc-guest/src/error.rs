@@ -1,0 +1,101 @@
+//! Why a call fails, and the ttrpc code that tells the host.
+
+use crate::cgroup::CgroupError;
+use crate::executor::{Failure, LaunchError};
+use crate::log::chain;
+use crate::modules::ModuleError;
+use crate::spec::SpecError;
+use crate::storage::StorageError;
+use nix::errno::Errno;
+use std::path::PathBuf;
+use ttrpc::Code;
+use vc_types::InvalidId;
+
+/// Why a call fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("the id {0:?} is not usable")]
+    Id(String, #[source] InvalidId),
+    #[error("there is no container {0}")]
+    NoContainer(String),
+    #[error("there is no process {exec:?} in container {container}")]
+    NoProcess { container: String, exec: String },
+    #[error("there is a container {0} already")]
+    ContainerExists(String),
+    #[error("there is a process {0:?} in the container already")]
+    ProcessExists(String),
+    #[error("container {0} has too many processes that nobody waited for")]
+    TooManyProcesses(String),
+    #[error("container {container} cannot be {action} in its present state")]
+    State { container: String, action: &'static str },
+    #[error("this sandbox was created already")]
+    SandboxExists,
+    #[error("this agent does not support {0}")]
+    Unsupported(&'static str),
+    #[error("{0} is out of range")]
+    Range(&'static str),
+    #[error("the standard input of process {0:?} is closed")]
+    StdinClosed(String),
+    #[error("process {0:?} has no terminal")]
+    NoTerminal(String),
+    #[error("{0} did not come to an end in time")]
+    Late(&'static str),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot {0}")]
+    System(&'static str, #[source] Errno),
+    #[error("cannot write {0:?}")]
+    File(PathBuf, #[source] std::io::Error),
+    #[error("cannot {0}")]
+    Stream(&'static str, #[source] std::io::Error),
+    #[error("this is a defect of the agent: the call panicked")]
+    Panicked,
+}
+
+impl CallError {
+    /// The code that the host decides by. `NOT_FOUND` and `PERMISSION_DENIED` from CreateContainer and
+    /// ExecProcess mean the command: it is not in the container, or it cannot be executed.
+    fn code(&self) -> Code {
+        match self {
+            Self::NoProcess { .. }
+            | Self::Launch(LaunchError::Failed(Failure::NotFound(_) | Failure::NoInterpreter(_))) => {
+                Code::NOT_FOUND
+            }
+            Self::Launch(LaunchError::Failed(Failure::NotExecutable(..))) => Code::PERMISSION_DENIED,
+            Self::Id(..)
+            | Self::NoContainer(_)
+            | Self::Range(_)
+            | Self::Spec(_)
+            | Self::Storage(StorageError::Invalid(..) | StorageError::Lowerdir(..)) => Code::INVALID_ARGUMENT,
+            Self::ContainerExists(_) | Self::ProcessExists(_) | Self::SandboxExists => Code::ALREADY_EXISTS,
+            Self::State { .. } | Self::StdinClosed(_) | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
+            Self::TooManyProcesses(_) => Code::RESOURCE_EXHAUSTED,
+            Self::Unsupported(_) => Code::UNIMPLEMENTED,
+            Self::Late(_) | Self::Launch(LaunchError::Late) | Self::Cgroup(CgroupError::Late(..)) => {
+                Code::DEADLINE_EXCEEDED
+            }
+            Self::Storage(_)
+            | Self::Launch(_)
+            | Self::Module(_)
+            | Self::Cgroup(_)
+            | Self::System(..)
+            | Self::File(..)
+            | Self::Stream(..)
+            | Self::Panicked => Code::INTERNAL,
+        }
+    }
+}
+
+impl From<CallError> for ttrpc::Error {
+    fn from(error: CallError) -> Self {
+        Self::RpcStatus(ttrpc::get_status(error.code(), chain(&error)))
+    }
+}

@@ -1,0 +1,51 @@
+//! The agent in the guest: PID 1 of vc's guest image, serving the agent protocol over vsock.
+//!
+//! ```text
+//! host -- vsock 1024 --> service --> sandbox, container --> storage (mounts), executor (libcontainer)
+//!                                         |
+//!                                    reaper (the only waitpid), stdio, cgroup
+//! ```
+//!
+//! The binary is the product; this library is its parts, so that those which need no virtual machine
+//! can be tested without one. The README describes the image that it expects.
+
+mod block;
+mod boot;
+mod cgroup;
+mod cmdline;
+mod container;
+mod error;
+mod executor;
+mod guest;
+mod log;
+mod modules;
+mod mount;
+mod mount_options;
+mod reaper;
+mod sandbox;
+mod service;
+mod spec;
+mod stdio;
+mod storage;
+mod sys;
+mod uevent;
+
+pub use block::{BlockError, wait_for_block};
+pub use boot::{power_off, prepare_process, run_init};
+pub use cgroup::{Cgroup, CgroupError};
+pub use cmdline::{Settings, parse_cmdline};
+pub use executor::run_helper;
+pub use guest::Guest;
+pub use log::start_log;
+pub use modules::{ModuleError, ModuleIndex, ModuleLoader};
+pub use mount_options::MountOptions;
+pub use reaper::{Exit, ExitStatus, Reaper, wait};
+pub use service::{Connections, server};
+pub use spec::{SpecError, container_spec, exec_process};
+pub use storage::{Driver, InvalidStorage, LowerdirError, StorageError, StorageSpec, StorageTable};
+pub use storage::{check_lowerdirs, lowerdirs};
+pub use uevent::BlockEvents;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,35 @@
+//! The services as the host calls them.
+
+mod agent;
+mod connections;
+mod health;
+
+pub use connections::Connections;
+
+use crate::error::CallError;
+use crate::guest::Guest;
+use std::future::Future;
+use std::sync::Arc;
+use ttrpc::asynchronous::Server;
+use vc_agent_protocol::{agent_ttrpc, health_ttrpc};
+
+/// A server of `grpc.AgentService` and `grpc.Health` for `guest`, without a listener yet.
+pub fn server(guest: Guest) -> Server {
+    Server::new()
+        .register_service(agent_ttrpc::create_agent_service(Arc::new(agent::Agent(guest))))
+        .register_service(health_ttrpc::create_health(Arc::new(health::Health)))
+}
+
+/// Serves a call in a task of its own: a host that goes away does not stop it half-way, and a panic
+/// ends this call only.
+async fn call<T: Send + 'static>(
+    method: &'static str,
+    work: impl Future<Output = Result<T, CallError>> + Send + 'static,
+) -> ttrpc::Result<T> {
+    tracing::debug!(method, "call");
+    let result = tokio::spawn(work).await.unwrap_or(Err(CallError::Panicked));
+    if let Err(error) = &result {
+        tracing::info!(method, error = crate::log::chain(error), "call failed");
+    }
+    Ok(result?)
+}

@@ -1,0 +1,229 @@
+//! A process's standard streams: pipes, or a terminal.
+//!
+//! The kernel's pipe is the only buffer. A process that writes faster than the host reads blocks; the
+//! agent holds no more than what one request asks for.
+
+use crate::sys;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{read, write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+/// What the kernel holds of one stream, in bytes.
+const PIPE_SIZE: i32 = 256 * 1024;
+
+/// The host's ends of a process's streams.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) stdin: Stdin,
+    pub(crate) stdout: Output,
+    /// A terminal has no stderr of its own.
+    pub(crate) stderr: Option<Output>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Streams {
+    /// Three pipes, and the process's ends of them.
+    pub(crate) fn pipes() -> std::io::Result<(Self, [OwnedFd; 3])> {
+        let (stdin, our_stdin) = std::io::pipe()?;
+        let (our_stdout, stdout) = std::io::pipe()?;
+        let (our_stderr, stderr) = std::io::pipe()?;
+        fcntl(&our_stdout, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE))?;
+        let streams = Self {
+            stdin: Stdin::new(our_stdin.into(), true)?,
+            stdout: Output::new(our_stdout.into())?,
+            stderr: Some(Output::new(our_stderr.into())?),
+            terminal: None,
+        };
+        Ok((streams, [stdin.into(), stdout.into(), stderr.into()]))
+    }
+
+    /// The terminal whose controlling side is `master`.
+    pub(crate) fn terminal(master: OwnedFd) -> std::io::Result<Self> {
+        Ok(Self {
+            stdin: Stdin::new(master.try_clone()?, false)?,
+            stdout: Output::new(master.try_clone()?)?,
+            stderr: None,
+            terminal: Some(master),
+        })
+    }
+
+    /// Sets the size of the terminal; `ENOTTY` when there is none.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) -> Result<(), Errno> {
+        let terminal = self.terminal.as_ref().ok_or(Errno::ENOTTY)?;
+        sys::set_window_size(terminal.as_fd(), rows, columns)
+    }
+
+    /// Whether the host has read both streams to their end.
+    pub(crate) fn are_drained(&self) -> bool {
+        self.stdout.is_drained() && self.stderr.as_ref().is_none_or(Output::is_drained)
+    }
+}
+
+/// No streams at all, for a process that gets a terminal later.
+pub(crate) fn no_streams() -> [Stdio; 3] {
+    [Stdio::null(), Stdio::null(), Stdio::null()]
+}
+
+/// A stream that the host reads.
+#[derive(Debug)]
+pub(crate) struct Output {
+    file: AsyncFd<OwnedFd>,
+    drained: AtomicBool,
+}
+
+impl Output {
+    fn new(descriptor: OwnedFd) -> std::io::Result<Self> {
+        Ok(Self { file: non_blocking(descriptor, Interest::READABLE)?, drained: AtomicBool::new(false) })
+    }
+
+    /// The next bytes, at most `most`; none at the end of the stream.
+    ///
+    /// # Cancel safety
+    /// Bytes are taken from the stream only by a call that returns them.
+    pub(crate) async fn read(&self, most: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; most];
+        let length = self.file.async_io(Interest::READABLE, |file| match read(file, &mut bytes) {
+            // The other side of a terminal was closed by its last user (pty(7)).
+            Err(Errno::EIO) => Ok(0),
+            result => Ok(result?),
+        });
+        let length = length.await?;
+        if length == 0 {
+            self.drained.store(true, Ordering::Relaxed);
+        }
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+}
+
+/// The stream that the host writes. A task of its own keeps the requests in order.
+#[derive(Debug)]
+pub(crate) struct Stdin(mpsc::Sender<Input>);
+
+#[derive(Debug)]
+enum Input {
+    Bytes(Vec<u8>, oneshot::Sender<Result<(), Errno>>),
+    Close,
+}
+
+impl Stdin {
+    fn new(descriptor: OwnedFd, closes: bool) -> std::io::Result<Self> {
+        let file = non_blocking(descriptor, Interest::WRITABLE)?;
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(serve_input(file, receiver, closes));
+        Ok(Self(sender))
+    }
+
+    /// Writes all `bytes`, after what was written before; waits while the process does not read.
+    ///
+    /// # Errors
+    /// `EPIPE` when stdin was closed, by the host or by the process.
+    ///
+    /// # Cancel safety
+    /// Once taken over, the bytes are written even if the future is dropped.
+    pub(crate) async fn write(&self, bytes: Vec<u8>) -> Result<(), Errno> {
+        let (done, written) = oneshot::channel();
+        self.0.send(Input::Bytes(bytes, done)).await.map_err(|_| Errno::EPIPE)?;
+        written.await.unwrap_or(Err(Errno::EPIPE))
+    }
+
+    /// Closes stdin after what was written before: the process reads the end of the stream. Closing
+    /// what is closed is no error. A terminal has no end of input, and stays open.
+    pub(crate) async fn close(&self) {
+        let _ = self.0.send(Input::Close).await;
+    }
+}
+
+async fn serve_input(file: AsyncFd<OwnedFd>, mut requests: mpsc::Receiver<Input>, closes: bool) {
+    while let Some(request) = requests.recv().await {
+        match request {
+            Input::Bytes(bytes, done) => {
+                let result = write_all(&file, &bytes).await;
+                let _ = done.send(result);
+            }
+            Input::Close if closes => return,
+            Input::Close => {}
+        }
+    }
+}
+
+async fn write_all(file: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let written = file.async_io(Interest::WRITABLE, |file| Ok(write(file, bytes)?)).await;
+        let length = written.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        bytes = &bytes[length..];
+    }
+    Ok(())
+}
+
+fn non_blocking(descriptor: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+    fcntl(&descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    sys::watch_descriptor(descriptor, interest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn ten_mebibytes_pass_whole_and_half_close_ends_the_stream() {
+        let (streams, [stdin, stdout, stderr]) = Streams::pipes().unwrap();
+        let copier = std::thread::spawn(move || {
+            std::io::copy(&mut File::from(stdin), &mut File::from(stdout)).unwrap();
+            drop(stderr);
+        });
+        let streams = Arc::new(streams);
+        let writer = Arc::clone(&streams);
+        let sent: Vec<u8> = (0..10_485_760u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let copy = sent.clone();
+        let writing = tokio::spawn(async move {
+            for chunk in copy.chunks(100_000) {
+                writer.stdin.write(chunk.to_vec()).await.unwrap();
+            }
+            writer.stdin.close().await;
+            writer.stdin.close().await;
+            writer.stdin.write(vec![1]).await
+        });
+        let mut received = Vec::new();
+        loop {
+            let bytes = streams.stdout.read(65_536).await.unwrap();
+            if bytes.is_empty() {
+                break;
+            }
+            received.extend(bytes);
+        }
+        assert!(received == sent, "{} of {} bytes came back", received.len(), sent.len());
+        assert_eq!(writing.await.unwrap(), Err(Errno::EPIPE));
+        assert!(!streams.are_drained());
+        assert!(streams.stderr.as_ref().unwrap().read(1).await.unwrap().is_empty());
+        assert!(streams.are_drained());
+        copier.join().unwrap();
+        assert_eq!(streams.resize(1, 1), Err(Errno::ENOTTY));
+    }
+
+    #[tokio::test]
+    async fn a_terminal_carries_both_ways_and_ends_with_its_last_user() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let streams = Streams::terminal(pty.master).unwrap();
+        streams.resize(24, 80).unwrap();
+        let ours = File::from(pty.slave);
+        streams.stdin.write(b"hi\n".to_vec()).await.unwrap();
+        streams.stdin.close().await;
+        assert_eq!(streams.stdout.read(100).await.unwrap(), b"hi\r\n");
+        drop(ours);
+        assert!(streams.stdout.read(100).await.unwrap().is_empty());
+        assert!(streams.are_drained());
+    }
+}

@@ -1,0 +1,115 @@
+//! Overlays: which layers they stand on, and mounting many of them.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use vc_types::GuestPath;
+
+/// An overlay that does not stand on the layers of its request.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LowerdirError {
+    /// A lower directory that no storage of the request mounts.
+    #[error("the overlay's layer {0:?} is not a storage of the same request")]
+    NotMounted(String),
+    /// An overlay without layers.
+    #[error("the overlay has no lowerdir option")]
+    None,
+}
+
+/// The directories of the `lowerdir` option, topmost first. `\:` stands for a colon within a path,
+/// and `\\` for a backslash (the kernel's overlayfs.rst).
+pub fn lowerdirs(options: &[String]) -> Vec<String> {
+    let mut directories = Vec::new();
+    for list in options.iter().filter_map(|option| option.strip_prefix("lowerdir=")) {
+        let mut directory = String::new();
+        let mut letters = list.chars();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '\\' => directory.extend(letters.next()),
+                ':' => directories.push(std::mem::take(&mut directory)),
+                other => directory.push(other),
+            }
+        }
+        directories.push(directory);
+    }
+    directories
+}
+
+/// Checks that every lower directory is one of `mounted`, the mount points of the same request: a
+/// layer that is missing, or a name that leads elsewhere, would give a container other than the one
+/// asked for.
+///
+/// # Errors
+/// [`LowerdirError`] names the directory.
+pub fn check_lowerdirs(options: &[String], mounted: &BTreeSet<&GuestPath>) -> Result<(), LowerdirError> {
+    let directories = lowerdirs(options);
+    if directories.is_empty() {
+        return Err(LowerdirError::None);
+    }
+    for directory in directories {
+        let is_mounted = GuestPath::new(&directory).is_ok_and(|path| mounted.contains(&path));
+        if !is_mounted {
+            return Err(LowerdirError::NotMounted(directory));
+        }
+    }
+    Ok(())
+}
+
+/// The options of an overlay with its layers named by short links in `directory`.
+///
+/// mount(2) takes one page of options, which thirty layers with long names exceed. The kernel follows
+/// the links when it mounts; they may go afterwards. Short names also need no escapes.
+///
+/// # Errors
+/// The error of symlink(2).
+pub(super) fn with_short_names(options: &[String], directory: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (index, lower) in lowerdirs(options).iter().enumerate() {
+        let link = directory.join(index.to_string());
+        symlink(lower, &link)?;
+        names.push(link.display().to_string());
+    }
+    let others = options.iter().filter(|option| !option.starts_with("lowerdir="));
+    Ok(others.cloned().chain([format!("lowerdir={}", names.join(":"))]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn options(lowerdir: &str) -> Vec<String> {
+        vec!["upperdir=/run/u".to_owned(), format!("lowerdir={lowerdir}"), "workdir=/run/w".to_owned()]
+    }
+
+    #[test]
+    fn every_layer_must_be_of_the_request() {
+        let layers = ["/run/a", "/run/b"].map(|path| GuestPath::new(path).unwrap());
+        let mounted = layers.iter().collect();
+        assert_eq!(check_lowerdirs(&options("/run/b:/run/a"), &mounted), Ok(()));
+        assert_eq!(check_lowerdirs(&[], &mounted), Err(LowerdirError::None));
+        for bad in ["/run/c", "/run/a/sub", "/run/a/../b", "run/a", ""] {
+            let error = LowerdirError::NotMounted(bad.to_owned());
+            assert_eq!(check_lowerdirs(&options(&format!("/run/a:{bad}")), &mounted), Err(error));
+        }
+    }
+
+    #[test]
+    fn short_names_keep_the_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let short = with_short_names(&options("/l/top:/l/mid\\:dle:/l/bottom"), directory.path()).unwrap();
+        assert_eq!(short[..2], ["upperdir=/run/u", "workdir=/run/w"]);
+        let targets: Vec<_> =
+            lowerdirs(&short).iter().map(|link| std::fs::read_link(link).unwrap()).collect();
+        assert_eq!(targets, ["/l/top", "/l/mid:dle", "/l/bottom"].map(std::path::PathBuf::from));
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_names_come_back(names in prop::collection::vec("[a:\\\\/]{1,6}", 1..5)) {
+            let escaped: Vec<_> =
+                names.iter().map(|name| name.replace('\\', "\\\\").replace(':', "\\:")).collect();
+            prop_assert_eq!(lowerdirs(&options(&escaped.join(":"))), names);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a machine is to be.
+
+use std::fmt;
+use std::num::NonZeroU8;
+use std::str::FromStr;
+
+use vc_types::{HostPath, MiB, SandboxId};
+
+/// A machine that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// Whose machine it is.
+    pub id: SandboxId,
+    /// The number of vCPUs.
+    pub vcpus: NonZeroU8,
+    /// The memory.
+    pub memory: MiB,
+    /// What runs the guest's instructions.
+    pub accelerator: Accelerator,
+    /// The guest's kernel.
+    pub kernel: HostPath,
+    /// The guest's initial RAM disk, whose `/init` is the agent.
+    pub initrd: HostPath,
+    /// Appended to the kernel's command line.
+    pub kernel_params: Vec<String>,
+    /// How many devices can be plugged at one time.
+    pub hotplug_ports: u8,
+    /// An existing, empty directory for the machine's sockets, which nobody else may enter.
+    pub runtime_dir: HostPath,
+}
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accelerator {
+    /// KVM if `/dev/kvm` opens and the CPU offers hardware virtualization, else TCG.
+    #[default]
+    Auto,
+    /// The processor, through `/dev/kvm`.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// Not an accelerator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no accelerator; choose auto, kvm or tcg")]
+pub struct InvalidAccelerator(String);
+
+impl FromStr for Accelerator {
+    type Err = InvalidAccelerator;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAccelerator> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(InvalidAccelerator(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! What backs this path on Linux: which mount it is, and which file stands behind that mount.
+//!
+//! * [`Lookup`] finds the mount at a path, by the kernel's own word and not by comparing text.
+//! * [`mountinfo`] parses the mount table in place; [`OverlayOptions`] reads an overlay's directories.
+//! * [`LoopFile`] is the file behind a loop device, proven by device and inode.
+//! * [`erofs`] checks images, and finds those behind the layers of a root filesystem.
+//!
+//! ```
+//! let entry = vc_mountinfo::mountinfo::Entry::parse(b"36 35 7:0 / /mnt/a\\040b ro - erofs /dev/loop0 ro")?;
+//! assert_eq!(entry.mount_point().to_str(), Some("/mnt/a b"));
+//! assert_eq!(entry.device.major(), 7);
+//! # Ok::<(), vc_mountinfo::mountinfo::MalformedLine>(())
+//! ```
+
+mod bytes;
+mod device;
+pub mod erofs;
+mod escape;
+mod file_id;
+mod lookup;
+mod loop_device;
+mod mount;
+pub mod mountinfo;
+mod overlay;
+mod pin;
+mod sys;
+mod walk;
+
+pub use device::{DeviceNumber, InvalidDeviceNumber};
+pub use escape::unescape;
+pub use file_id::FileId;
+pub use lookup::{Lookup, LookupError, Symlinks, Way};
+pub use loop_device::{LoopError, LoopFile};
+pub use mount::{Fields, Mount};
+pub use overlay::{LowerDir, OverlayError, OverlayOptions};
+pub use pin::{Pin, PinError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,86 @@
+//! Where to look: a path, perhaps from an open directory, or an open file.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use super::Symlinks;
+use crate::FileId;
+use crate::sys::open_path;
+use crate::sys::statx::{FileStat, statx, statx_fd};
+
+/// What a look-up was asked about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    Path(Option<BorrowedFd<'a>>, &'a Path),
+    Fd(BorrowedFd<'a>),
+}
+
+impl Place<'_> {
+    /// The place as named in errors.
+    pub(super) fn name(&self) -> PathBuf {
+        match self {
+            Self::Path(_, path) => path.into(),
+            Self::Fd(fd) => format!("fd {}", fd.as_raw_fd()).into(),
+        }
+    }
+
+    pub(super) fn statx(&self, symlinks: Symlinks, id_kind: u32) -> io::Result<FileStat> {
+        match *self {
+            Self::Path(dir, path) => statx(dir, path, symlinks == Symlinks::Follow, id_kind),
+            Self::Fd(fd) => statx_fd(fd, id_kind),
+        }
+    }
+
+    /// A handle that keeps the mount from going away.
+    pub(super) fn pin(&self, symlinks: Symlinks) -> io::Result<OwnedFd> {
+        match *self {
+            Self::Path(dir, path) => open_path(dir, path, symlinks == Symlinks::Follow),
+            Self::Fd(fd) => fd.try_clone_to_owned(),
+        }
+    }
+
+    /// The absolute path with symlinks resolved, as far as the caller may see them.
+    pub(super) fn absolute(&self, symlinks: Symlinks) -> io::Result<PathBuf> {
+        let given = match *self {
+            Self::Path(Some(dir), path) if path.is_relative() => path_of(dir)?.join(path),
+            Self::Path(_, path) => std::path::absolute(path)?,
+            Self::Fd(fd) => return verified_path_of(fd),
+        };
+        let resolved = match (symlinks, given.parent(), given.file_name()) {
+            (Symlinks::NoFollow, Some(parent), Some(name)) => {
+                parent.canonicalize().and_then(|parent| exists(parent.join(name)))
+            }
+            _ => given.canonicalize(),
+        };
+        match resolved {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_plain(&given) => Ok(given),
+            other => other,
+        }
+    }
+}
+
+/// Where the kernel thinks an open file is.
+fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()))
+}
+
+/// The same, checked: of a mount that is unmounted it would be the path within it, which looks like another.
+fn verified_path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let path = path_of(fd)?;
+    let open = File::from(fd.try_clone_to_owned()?).metadata()?;
+    let named = path.symlink_metadata()?;
+    if FileId::from(&open) == FileId::from(&named) { Ok(path) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn exists(path: PathBuf) -> io::Result<PathBuf> {
+    path.symlink_metadata().map(|_| path)
+}
+
+/// Whether the text of a path can be compared as it is: without `..`, which could lead out of a symlink.
+fn is_plain(path: &Path) -> bool {
+    let starts_at_root = path.has_root();
+    starts_at_root && path.components().all(|c| c != Component::ParentDir && c.as_os_str() != OsStr::new("."))
+}

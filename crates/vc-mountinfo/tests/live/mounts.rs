@@ -1,0 +1,297 @@
+//! Which mount a path is on, each case by each way.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use vc_mountinfo::{Fields, Lookup, LookupError, Mount, Pin, Symlinks, Way};
+
+use crate::kernel;
+use crate::world::{WAYS, World, in_private_world};
+
+fn by_way(way: Way, path: &Path) -> Result<Mount<'static>, LookupError> {
+    let mut lookup = Lookup::new().forced(way).fields(Fields::ALL);
+    let found = lookup.at(path).map(Mount::into_owned);
+    assert_eq!(lookup.way_taken(), Some(way));
+    found
+}
+
+/// The source of the mount at `path`, which all ways agree on, as on all else.
+#[track_caller]
+fn source(path: &Path) -> String {
+    let found: Vec<_> = WAYS.map(|way| by_way(way, path).unwrap_or_else(|e| panic!("{way:?}: {e:?}"))).into();
+    for (way, mount) in WAYS.iter().zip(&found) {
+        let mut comparable = mount.clone();
+        comparable.unique_id = found[0].unique_id;
+        assert_eq!(comparable, found[0], "{way:?}");
+        assert_eq!(mount.mount_point.as_deref(), Some(path), "{way:?}");
+    }
+    let fast = Lookup::new().at(path).unwrap().into_owned();
+    assert_eq!((fast.source.clone(), fast.mount_point, fast.root), (found[0].source.clone(), None, None));
+    fast.source.into_owned().into_string().unwrap()
+}
+
+#[track_caller]
+fn assert_no_mount_point(path: &Path) {
+    for way in WAYS {
+        let found = by_way(way, path);
+        assert!(matches!(found, Err(LookupError::NotMountPoint { .. })), "{way:?}: {found:?}");
+    }
+}
+
+fn move_mount(from: &Path, to: &Path) {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>).unwrap();
+}
+
+#[test]
+fn the_topmost_of_several_is_found() {
+    in_private_world(|world| {
+        let path = world.tmpfs("m/a", "first");
+        world.tmpfs("m/a", "second");
+        assert_eq!(source(&path), "second");
+        world.tmpfs("m/a", "third");
+        assert_eq!(source(&path), "third");
+        umount2(&path, MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(source(&path), "second");
+    });
+}
+
+#[test]
+fn a_mount_moved_over_a_later_one_is_found() {
+    in_private_world(|world| {
+        let early = world.tmpfs("m/early", "early");
+        let late = world.tmpfs("m/late", "late");
+        move_mount(&early, &late);
+        assert_eq!(source(&late), "early");
+        assert_no_mount_point(&early);
+    });
+}
+
+#[test]
+fn a_mount_put_beneath_does_not_show() {
+    in_private_world(|world| {
+        let path = world.tmpfs("m/top", "top");
+        let other = world.tmpfs("m/other", "beneath");
+        kernel::mount_beneath(kernel::clone_mount(&other).unwrap(), &path).unwrap();
+        assert_eq!(source(&path), "top");
+        umount2(&path, MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(source(&path), "beneath");
+    });
+}
+
+#[test]
+fn a_mount_on_a_parent_directory_hides_it() {
+    in_private_world(|world| {
+        let hidden = world.tmpfs("m/a/b", "hidden");
+        world.tmpfs("m/a", "parent");
+        fs::create_dir(&hidden).unwrap();
+        assert_no_mount_point(&hidden);
+        mount(Some("shown"), &hidden, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        assert_eq!(source(&hidden), "shown");
+    });
+}
+
+#[test]
+fn binds_tell_what_they_are_of() {
+    in_private_world(|world| {
+        world.tmpfs("m/a", "whole");
+        world.dir("m/a/sub/dir");
+        let bound = world.bind("m/a/sub/dir", "m/bound");
+        assert_eq!(source(&bound), "whole");
+        assert_eq!(by_way(Way::ParentWalk, &bound).unwrap().root.unwrap(), Path::new("/sub/dir"));
+
+        fs::write(world.path("m/a/file"), "").unwrap();
+        fs::write(world.path("m/onto"), "").unwrap();
+        let (from, onto) = (world.path("m/a/file"), world.path("m/onto"));
+        mount(Some(&from), &onto, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        assert_eq!(source(&onto), "whole");
+
+        fs::remove_file(&from).unwrap();
+        assert_eq!(source(&onto), "whole");
+        let root = by_way(Way::Statmount, &onto).unwrap().root.unwrap();
+        assert_eq!(root, Path::new("/file//deleted"));
+    });
+}
+
+/// Names with every byte that some parser gets wrong.
+const NAMES: [&[u8]; 9] = [
+    b"sp ace",
+    b"tab\there",
+    b"new\nline",
+    br"back\slash",
+    br"a\040b",
+    b"#hash",
+    b"cr\rvt\x0bff\x0cdel\x7f",
+    b"latin\xff\xa0",
+    b"nbsp\xc2\xa0line\xe2\x80\xa8",
+];
+
+#[test]
+fn names_may_have_any_bytes() {
+    in_private_world(|world| {
+        for name in NAMES {
+            let name = std::ffi::OsStr::from_bytes(name);
+            let path = world.dir(Path::new("m").join(name));
+            mount(Some(name), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            for way in WAYS {
+                let found = by_way(way, &path).unwrap();
+                assert_eq!(*found.source, *name, "{way:?}");
+                assert_eq!(*found.mount_point.unwrap(), path, "{way:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_empty_source_is_empty_and_none_is_none() {
+    in_private_world(|world| {
+        assert_eq!(source(&world.tmpfs("m/empty", "")), "");
+        let path = world.dir("m/none");
+        mount(None::<&str>, &path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        assert_eq!(source(&path), "none");
+    });
+}
+
+#[test]
+fn read_only_mounts_and_filesystems_are_told() {
+    in_private_world(|world| {
+        let path = world.tmpfs("m/a", "a");
+        let none = None::<&str>;
+        let is_read_only = || WAYS.map(|way| by_way(way, &path).unwrap().read_only);
+        assert_eq!(is_read_only(), [false; 3]);
+        mount(none, &path, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none).unwrap();
+        assert_eq!(is_read_only(), [true; 3]);
+        mount(none, &path, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, none).unwrap();
+        mount(none, &path, none, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
+        assert_eq!(is_read_only(), [true; 3]);
+    });
+}
+
+#[test]
+fn symlinks_are_followed_as_asked() {
+    in_private_world(|world| {
+        world.tmpfs("m/real/a", "a");
+        std::os::unix::fs::symlink("real", world.path("m/link")).unwrap();
+        std::os::unix::fs::symlink("a", world.path("m/real/last")).unwrap();
+        let (middle, last) = (world.path("m/link/a"), world.path("m/link/last"));
+        for way in WAYS {
+            let mut strict = Lookup::new().forced(way);
+            assert_eq!(*strict.at(&middle).unwrap().source, *"a", "{way:?}");
+            assert!(matches!(strict.at(&last), Err(LookupError::NotMountPoint { .. })), "{way:?}");
+            let mut following = Lookup::new().forced(way).symlinks(Symlinks::Follow);
+            assert_eq!(*following.at(&last).unwrap().source, *"a", "{way:?}");
+        }
+    });
+}
+
+#[test]
+fn what_is_not_there_is_told_from_what_is_no_mount_point() {
+    in_private_world(|world| {
+        assert_no_mount_point(&world.dir("m/plain"));
+        for way in WAYS {
+            let missing = by_way(way, &world.path("m/missing"));
+            let Err(LookupError::Stat { source, .. }) = missing else { panic!("{way:?}: {missing:?}") };
+            assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+        }
+    });
+}
+
+#[test]
+fn open_directories_serve_as_start_and_as_place() {
+    in_private_world(|world| {
+        let path = world.tmpfs("m/deep/a", "a");
+        let deep = fs::File::open(world.path("m/deep")).unwrap();
+        let pin = Pin::open(&path, Symlinks::NoFollow).unwrap();
+        for way in WAYS {
+            let mut lookup = Lookup::new().forced(way);
+            assert_eq!(*lookup.at_dir(&deep, "a").unwrap().source, *"a", "{way:?}");
+            assert_eq!(*lookup.of(&pin).unwrap().source, *"a", "{way:?}");
+        }
+        umount2(&path, MntFlags::MNT_DETACH).unwrap();
+        for way in WAYS {
+            let gone = Lookup::new().forced(way).of(&pin).map(Mount::into_owned);
+            assert!(gone.is_err(), "{way:?}: {gone:?}");
+        }
+    });
+}
+
+#[test]
+fn many_are_found_in_the_order_asked() {
+    in_private_world(|world| {
+        let mut paths: Vec<_> = (0..30).map(|n| world.tmpfs(format!("m/{n}"), &n.to_string())).collect();
+        paths.reverse();
+        paths.insert(3, world.dir("m/plain"));
+        for way in WAYS {
+            let found = Lookup::new().forced(way).all(&paths);
+            assert!(matches!(found[3], Err(LookupError::NotMountPoint { .. })), "{way:?}");
+            let sources: Vec<_> =
+                found.into_iter().flatten().map(|mount| mount.source.into_owned()).collect();
+            let want: Vec<_> = (0..30).rev().map(|n| OsString::from(n.to_string())).collect();
+            assert_eq!(sources, want, "{way:?}");
+        }
+    });
+}
+
+/// Runs in a namespace of its own with a tmpfs at `m/a`, after `restrict` took rights from the thread.
+fn restricted(restrict: impl FnOnce(&World) + Send, want: Way) {
+    in_private_world(move |world| {
+        let path = world.tmpfs("m/a", "a");
+        restrict(world);
+        let mut lookup = Lookup::new().fields(Fields::ALL);
+        let found = lookup.at(&path).unwrap().into_owned();
+        assert_eq!((&*found.source, found.mount_point.as_deref()), ("a".as_ref(), Some(&*path)));
+        assert_eq!(lookup.way_taken(), Some(want));
+    });
+}
+
+#[test]
+fn a_refused_statmount_falls_back_on_the_mount_id() {
+    for errno in [libc::ENOSYS, libc::EPERM, libc::EINVAL] {
+        restricted(move |_| kernel::refuse(&[(457, errno)]).unwrap(), Way::MountId);
+    }
+}
+
+#[test]
+fn a_refused_statx_falls_back_on_the_walk() {
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        restricted(move |_| kernel::refuse(&[(libc::SYS_statx, errno)]).unwrap(), Way::ParentWalk);
+    }
+}
+
+#[test]
+fn an_unprivileged_user_finds_what_lies_behind_a_closed_directory() {
+    let close_and_leave = |world: &World| {
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(world.path("m"), closed).unwrap();
+        kernel::become_nobody().unwrap();
+    };
+    restricted(close_and_leave, Way::ParentWalk);
+}
+
+#[test]
+fn an_unprivileged_user_needs_no_fallback_for_what_is_open() {
+    let leave = |world: &World| {
+        let open = || std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(world.path(""), open()).unwrap();
+        fs::set_permissions(world.path("m"), open()).unwrap();
+        kernel::become_nobody().unwrap();
+    };
+    restricted(leave, Way::Statmount);
+}
+
+#[test]
+fn in_a_chroot_each_way_finds_what_is_below_it() {
+    in_private_world(|world| {
+        world.tmpfs("m/root", "root");
+        world.tmpfs("m/root/a", "first");
+        world.tmpfs("m/root/a", "second");
+        world.dir("m/root/proc");
+        let none = None::<&str>;
+        mount(Some("proc"), &world.path("m/root/proc"), Some("proc"), MsFlags::empty(), none).unwrap();
+        nix::unistd::chroot(&world.path("m/root")).unwrap();
+        std::env::set_current_dir("/").unwrap();
+        assert_eq!(source(Path::new("/a")), "second");
+    });
+}

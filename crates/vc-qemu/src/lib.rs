@@ -1,0 +1,28 @@
+//! Runs QEMU as a [`vc_hypervisor::Hypervisor`].
+//!
+//! A machine is q35 with qboot, an uncompressed kernel entered by PVH, memory in a memfd, QMP and the
+//! console over inherited file descriptors, and one PCIe root port for each device that may be
+//! plugged. Its agent is reached by the kernel's vsock or, where the host has none, by
+//! `vhost-device-vsock`.
+//!
+//! ```text
+//!  QemuMachine ──> Shared ──> Qmp (one task owns the stream) ══ QMP ══> qemu ══ vhost-user ══> vsock daemon
+//!                    │                                                   ▲                        ▲
+//!                    └─ RootPorts        Process (one task owns each child, tells its end) ───────┘
+//! ```
+
+mod accelerator;
+mod args;
+mod config;
+mod launch;
+mod machine;
+mod plug;
+mod process;
+mod qmp;
+mod sys;
+mod tail;
+mod vsock;
+
+pub use config::QemuConfig;
+pub use launch::Qemu;
+pub use machine::QemuMachine;

@@ -1,0 +1,152 @@
+//! A child process: one task owns it, tells its end to whoever asks, and sees that it does end.
+
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use vc_hypervisor::ExitCause;
+use vc_types::Deadline;
+
+use crate::sys;
+use crate::tail::Tail;
+
+/// How much of a child's standard error is kept.
+const STDERR_KEPT: usize = 4096;
+
+/// How long its last words may take to arrive once it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// A child that is killed when this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    stderr: Tail,
+    exit: watch::Receiver<Option<ExitCause>>,
+    kill: watch::Sender<bool>,
+}
+
+impl Process {
+    /// Starts `command` with the descriptors of `fds`, an empty standard input, no standard output,
+    /// and its standard error kept.
+    pub(crate) fn spawn(
+        mut command: Command,
+        fds: Vec<FdMapping>,
+        die_with_parent: bool,
+    ) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.fd_mappings(fds).map_err(io::Error::other)?;
+        if die_with_parent {
+            sys::kill_on_parent_death(&mut command);
+        }
+        let mut child = command.spawn()?;
+        let pid = child.id().expect("it was not waited for yet");
+        let stderr = Tail::new(STDERR_KEPT);
+        let pipe = child.stderr.take().expect("it was piped");
+        let reading = tokio::spawn(stderr.clone().follow(pipe, || {}));
+        let (exit_sender, exit) = watch::channel(None);
+        let (kill, killed) = watch::channel(false);
+        tokio::spawn(async move {
+            let cause = reap(child, killed).await;
+            // Its last words are still in the pipe; a grandchild that holds the pipe must not hold us.
+            let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+            exit_sender.send_replace(Some(cause));
+        });
+        Ok(Self { pid, stderr, exit, kill })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The end of what it wrote to its standard error.
+    pub(crate) fn stderr_tail(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Kills it. It has ended once [`Process::exited`] says so.
+    pub(crate) fn kill(&self) {
+        self.kill.send_replace(true);
+    }
+
+    /// Resolves when it has ended, and was reaped.
+    pub(crate) async fn exited(&self) -> ExitCause {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(cause) => cause.unwrap_or(ExitCause::Lost),
+            Err(_) => ExitCause::Lost,
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<ExitCause> {
+        *self.exit.borrow()
+    }
+
+    /// Kills it and waits; `None` when it did not end in time.
+    pub(crate) async fn end(&self, deadline: Deadline) -> Option<ExitCause> {
+        self.kill();
+        tokio::time::timeout(deadline.remaining(), self.exited()).await.ok()
+    }
+}
+
+async fn reap(mut child: Child, mut killed: watch::Receiver<bool>) -> ExitCause {
+    let status = tokio::select! {
+        status = child.wait() => status,
+        () = asked(&mut killed) => {
+            let _ = child.start_kill();
+            child.wait().await
+        }
+    };
+    match status {
+        Err(_) => ExitCause::Lost,
+        Ok(status) => {
+            use std::os::unix::process::ExitStatusExt;
+            let signal = status.signal().map(ExitCause::Signaled);
+            signal.or(status.code().map(ExitCause::Exited)).unwrap_or(ExitCause::Lost)
+        }
+    }
+}
+
+/// Resolves when the process is to be killed, also because its handle was dropped.
+async fn asked(killed: &mut watch::Receiver<bool>) {
+    let _ = killed.wait_for(|killed| *killed).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::spawn(command, Vec::new(), true).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_with_the_last_words() {
+        let process = shell("echo last words >&2; exit 7");
+        assert_eq!(process.exited().await, ExitCause::Exited(7));
+        assert_eq!(process.exited().await, ExitCause::Exited(7), "to everyone who asks");
+        assert_eq!(process.stderr_tail(), "last words\n");
+    }
+
+    #[tokio::test]
+    async fn a_kill_is_an_end_too() {
+        let process = shell("exec sleep 600");
+        let end = process.end(Deadline::after(Duration::from_secs(30))).await;
+        assert_eq!(end, Some(ExitCause::Signaled(9)));
+        assert_eq!(process.ended(), end);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_process_is_killed() {
+        let process = shell("exec sleep 600");
+        let mut exit = process.exit.clone();
+        drop(process);
+        let cause = *exit.wait_for(Option::is_some).await.unwrap();
+        assert_eq!(cause, Some(ExitCause::Signaled(9)));
+    }
+}

@@ -1,0 +1,146 @@
+//! QMP: one task owns the stream and is never cancelled in mid-command.
+//!
+//! A caller's deadline ends the caller's wait, not the command: the reply still comes, is matched by
+//! its id and dropped, and no other command can get it. Commands and replies are `qapi`'s types; the
+//! reading of lines is our own, since `qapi`'s stream ends with an error at an event it does not know,
+//! and every release of QEMU adds some.
+//!
+//! Sources: QEMU's `docs/interop/qmp-spec`.
+
+mod connection;
+mod unplugs;
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use qapi::qmp::QmpCommand;
+use serde_json::{Map, Value};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use vc_types::{Deadline, DeviceId};
+
+pub(crate) use unplugs::UnplugOutcome;
+
+use connection::{Connection, Request};
+use unplugs::Unplugs;
+
+/// How many commands may wait for the task; more wait at the door, within their deadlines.
+const QUEUE: usize = 32;
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QmpError {
+    /// QEMU answered with an error.
+    #[error("`{command}`: {description}")]
+    Refused { command: &'static str, not_found: bool, description: String },
+    /// No answer in time: whether QEMU did it is unknown.
+    #[error("`{command}` had no answer in time")]
+    Deadline { command: &'static str },
+    /// The stream ended.
+    #[error("the QMP stream ended before `{command}` was answered")]
+    Closed { command: &'static str },
+    /// The answer is not what the command promises.
+    #[error("the answer to `{command}` cannot be read")]
+    Malformed { command: &'static str, source: serde_json::Error },
+    /// The greeting did not come or was none.
+    #[error("QEMU did not greet")]
+    Greeting(#[source] io::Error),
+}
+
+/// A handle to the task; cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Qmp {
+    requests: mpsc::Sender<Request>,
+    unplugs: Unplugs,
+}
+
+impl Qmp {
+    /// Reads the greeting, starts the task and leaves negotiation mode.
+    pub(crate) async fn connect(stream: UnixStream, deadline: Deadline) -> Result<Self, QmpError> {
+        let mut connection = Connection::new(stream);
+        let greeting = tokio::time::timeout(deadline.remaining(), connection.greeting()).await;
+        greeting
+            .map_err(|_| QmpError::Greeting(io::ErrorKind::TimedOut.into()))?
+            .map_err(QmpError::Greeting)?;
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        let unplugs = Unplugs::default();
+        tokio::spawn(connection.run(receiver, unplugs.clone()));
+        let qmp = Self { requests, unplugs };
+        qmp.execute(qapi::qmp::qmp_capabilities { enable: None }, deadline).await?;
+        Ok(qmp)
+    }
+
+    /// Runs a command.
+    pub(crate) async fn execute<C: QmpCommand>(
+        &self,
+        command: C,
+        deadline: Deadline,
+    ) -> Result<C::Ok, QmpError> {
+        let value = self.call(&command, None, deadline).await?;
+        serde_json::from_value(value).map_err(|source| QmpError::Malformed { command: C::NAME, source })
+    }
+
+    /// Runs a command that takes the descriptor of an open file along.
+    pub(crate) async fn execute_with_file<C: QmpCommand>(
+        &self,
+        command: C,
+        file: Arc<File>,
+        deadline: Deadline,
+    ) -> Result<C::Ok, QmpError> {
+        let value = self.call(&command, Some(file), deadline).await?;
+        serde_json::from_value(value).map_err(|source| QmpError::Malformed { command: C::NAME, source })
+    }
+
+    /// Runs a command whose answer differs between releases of QEMU, and leaves it unread.
+    pub(crate) async fn query<C: QmpCommand>(
+        &self,
+        command: C,
+        deadline: Deadline,
+    ) -> Result<Value, QmpError> {
+        self.call(&command, None, deadline).await
+    }
+
+    /// Resolves when QEMU has let go of `device`, or the guest refused. To be called before
+    /// `device_del` is sent, so that the event cannot come unheard.
+    pub(crate) fn expect_unplug(&self, device: &DeviceId) -> oneshot::Receiver<UnplugOutcome> {
+        self.unplugs.expect(device)
+    }
+
+    async fn call<C: QmpCommand>(
+        &self,
+        command: &C,
+        file: Option<Arc<File>>,
+        deadline: Deadline,
+    ) -> Result<Value, QmpError> {
+        let name = C::NAME;
+        let mut line = Map::new();
+        line.insert("execute".into(), name.into());
+        let arguments = serde_json::to_value(command);
+        line.insert(
+            "arguments".into(),
+            arguments.map_err(|source| QmpError::Malformed { command: name, source })?,
+        );
+        let (reply, answered) = oneshot::channel();
+        let answer = async {
+            let closed = QmpError::Closed { command: name };
+            if self.requests.send(Request { line, file, reply }).await.is_err() {
+                return Err(closed);
+            }
+            match answered.await {
+                Err(_) => Err(closed),
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(error)) => Err(QmpError::Refused {
+                    command: name,
+                    not_found: error.class == qapi::ErrorClass::DeviceNotFound,
+                    description: error.desc,
+                }),
+            }
+        };
+        let late = QmpError::Deadline { command: name };
+        tokio::time::timeout(deadline.remaining(), answer).await.unwrap_or(Err(late))
+    }
+}
+
+#[cfg(test)]
+mod tests;

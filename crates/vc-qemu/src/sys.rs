@@ -1,0 +1,62 @@
+//! The unsafe code of this crate, each piece behind a safe function.
+#![expect(unsafe_code, reason = "pre_exec, an ioctl and AsyncFd have no safe form")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid};
+use tokio::io::unix::AsyncFd;
+use tokio::process::Command;
+use vc_types::VsockCid;
+
+/// Makes the kernel kill the child when the thread that spawned it ends (prctl(2),
+/// `PR_SET_PDEATHSIG`). The threads of a tokio runtime last as long as the runtime.
+pub(crate) fn kill_on_parent_death(command: &mut Command) {
+    fn set(parent: Pid) -> io::Result<()> {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
+    }
+    let parent = getpid();
+    // SAFETY: between fork and exec the closure makes two system calls and compares a number; it
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(move || set(parent)) };
+}
+
+/// Gives an open `/dev/vhost-vsock` the guest's context id; `EADDRINUSE` when another guest has it.
+pub(crate) fn set_guest_cid(vhost: &File, cid: VsockCid) -> Result<(), Errno> {
+    nix::ioctl_write_ptr!(vhost_vsock_set_guest_cid, 0xaf, 0x60, u64);
+    let cid = u64::from(cid.0);
+    // SAFETY: the descriptor is open, and the kernel only reads the u64, which outlives the call.
+    unsafe { vhost_vsock_set_guest_cid(vhost.as_raw_fd(), &cid) }.map(drop)
+}
+
+/// Tells when files appear in a directory (inotify(7)).
+#[derive(Debug)]
+pub(crate) struct NewFiles(AsyncFd<OwnedFd>);
+
+impl NewFiles {
+    pub(crate) fn watch(dir: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        inotify.add_watch(dir, AddWatchFlags::IN_CREATE)?;
+        // SAFETY: the OwnedFd is moved in, always names the same descriptor, and is closed only when
+        // the AsyncFd is dropped.
+        let registered = unsafe { AsyncFd::register(OwnedFd::from(inotify)) };
+        Ok(Self(registered?))
+    }
+
+    /// Resolves when files have appeared since the last call. Which ones is for the caller to see.
+    pub(crate) async fn appeared(&self) -> io::Result<()> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            let read = guard.try_io(|fd| Ok(nix::unistd::read(fd.get_ref(), &mut [0; 4096])?));
+            if let Ok(result) = read {
+                return result.map(drop);
+            }
+        }
+    }
+}

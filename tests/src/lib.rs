@@ -1,0 +1,31 @@
+//! What the tests with a real machine share.
+//!
+//! A function that needs what this host lacks returns `None` and prints `skipped:` with the reason.
+#![forbid(unsafe_code)]
+
+mod image;
+mod layers;
+mod leftovers;
+mod mounted;
+
+pub use image::GuestImage;
+pub use layers::Layers;
+pub use leftovers::Leftovers;
+pub use mounted::Mounted;
+
+/// Prints why a test does not apply here.
+pub fn skip(reason: &str) {
+    #[expect(clippy::print_stderr, reason = "a skipped test says why")]
+    {
+        eprintln!("skipped: {reason}");
+    }
+}
+
+/// Whether this process is root; prints why the test does not apply otherwise.
+pub fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        skip("it mounts, which only root may");
+    }
+    root
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask guest`: builds the guest image, which is a kernel that QEMU starts without a boot loader, and an initrd
+//! with the modules that containers need and `vc-guest` as `/init`.
+//!
+//! The same kernel, modules, sources and compiler give the same bytes, wherever they are built.
+
+mod cpio;
+mod decompress;
+mod init;
+mod initrd;
+mod lz4;
+mod modules;
+mod output;
+mod package;
+mod source;
+mod stamp;
+mod vmlinux;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+
+use crate::workspace::Workspace;
+pub(crate) use init::is_static;
+use output::Output;
+use source::Source;
+use stamp::Stamp;
+
+/// What the command line can choose.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    kernel: Option<PathBuf>,
+    modules: Option<PathBuf>,
+    init: Option<PathBuf>,
+    out: Option<PathBuf>,
+    update: bool,
+}
+
+impl Options {
+    /// The image from Debian's kernel, in this directory.
+    pub(crate) fn into(directory: &Path) -> Self {
+        Self { out: Some(directory.to_owned()), ..Self::default() }
+    }
+
+    /// Reads what follows `guest` on the command line.
+    pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
+        let mut options = Self::default();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Long("kernel") => options.kernel = Some(arguments.value()?.into()),
+                Long("modules") => options.modules = Some(arguments.value()?.into()),
+                Long("init") => options.init = Some(arguments.value()?.into()),
+                Long("out") => options.out = Some(arguments.value()?.into()),
+                Long("update") => options.update = true,
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        if options.modules.is_some() && options.kernel.is_none() {
+            bail!("--modules needs --kernel: modules work only with the kernel that they were built with");
+        }
+        Ok(options)
+    }
+}
+
+/// Builds the image unless it is already there, and says so.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let workspace = Workspace::load()?;
+    build(&workspace, options)?;
+    Ok(())
+}
+
+/// Builds the image unless it is already there; returns the directory that has it.
+pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
+    let started = Instant::now();
+    let directory = options.out.clone().unwrap_or_else(|| workspace.target.join("guest"));
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let _lock = lock(workspace)?;
+
+    let init = match &options.init {
+        Some(file) => file.clone(),
+        None => init::build(workspace)?,
+    };
+    let source = Source::find(workspace, options)?;
+    let stamp = Stamp::of(&source, &init)?;
+    let what = if stamp.is_on(&directory) {
+        "is up to date"
+    } else {
+        Output::make(&source, &init)?.write(&directory)?;
+        stamp.put_on(&directory)?;
+        "is built"
+    };
+    println!("guest: {} {what} ({:.1} s)", directory.display(), started.elapsed().as_secs_f32());
+    Ok(directory)
+}
+
+/// The names of the files that differ between two images.
+pub(crate) fn differing(one: &Path, other: &Path) -> Result<Vec<&'static str>> {
+    let read = |path: PathBuf| fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
+    let mut names = Vec::new();
+    for name in output::FILES {
+        if read(one.join(name))? != read(other.join(name))? {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Two builds at once would tear each other's files; the second waits for the first.
+fn lock(workspace: &Workspace) -> Result<File> {
+    let path = workspace.target.join("guest.lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}

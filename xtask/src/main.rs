@@ -1,0 +1,76 @@
+//! The project's own commands, called as `cargo xtask COMMAND`. This file reads the command line;
+//! each command has a file of its own.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a build tool talks to the person who runs it"
+)]
+
+mod apt;
+mod demo;
+mod guest;
+mod process;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use lexopt::prelude::*;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR] [--update]
+        builds the guest image (vmlinux, initrd, manifest.json) below target/guest
+  demo  runs a container from EROFS layers in a virtual machine, and leaves nothing behind
+  test  installs what the tests need and runs every check there is
+  tidy  checks the tree: directions of dependencies, lints, change log, ...
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let mut arguments = lexopt::Parser::from_env();
+    let command = match arguments.next()? {
+        Some(Value(command)) => command.string()?,
+        Some(Long("help") | Short('h')) => "help".to_owned(),
+        Some(other) => return Err(other.unexpected().into()),
+        None => bail!("which command?\n\n{USAGE}"),
+    };
+    match command.as_str() {
+        "guest" => guest::run(&guest::Options::parse(&mut arguments)?)?,
+        "demo" => {
+            no_more(&mut arguments)?;
+            demo::run()?;
+        }
+        "test" => {
+            no_more(&mut arguments)?;
+            return test::run();
+        }
+        "tidy" => {
+            no_more(&mut arguments)?;
+            tidy::run()?;
+        }
+        "help" => print!("{USAGE}"),
+        other => bail!("unknown command {other}\n\n{USAGE}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn no_more(arguments: &mut lexopt::Parser) -> Result<()> {
+    match arguments.next()? {
+        Some(argument) => Err(argument.unexpected().into()),
+        None => Ok(()),
+    }
+}
