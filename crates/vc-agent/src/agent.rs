@@ -101,7 +101,7 @@ pub trait Containers: Send + Sync {
 
 /// The processes of the containers.
 pub trait Processes: Send + Sync {
-    /// Sends `signal`.
+    /// Sends `signal`. Agents may answer so too when the process has just ended, Kata's among them.
     ///
     /// # Errors
     /// [`AgentError::AlreadyGone`] when nothing is left to take the signal; any other [`AgentError`].

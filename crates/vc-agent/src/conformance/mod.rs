@@ -41,7 +41,7 @@ pub async fn all(agent: &impl Agent, fixture: &impl Fixture, mut met: impl FnMut
         processes::a_dropped_wait_loses_nothing,
         processes::kill_and_term_end_a_process,
         processes::a_signal_to_all_ends_the_container,
-        processes::a_signal_after_the_end_is_already_gone,
+        processes::a_signal_after_the_end_does_no_harm,
         processes::an_unknown_process_is_told,
         streams::stdout_and_stderr_come_apart_and_end,
         streams::a_read_brings_no_more_than_was_asked,

@@ -31,6 +31,6 @@ async fn the_fake_meets_its_obligations() {
 async fn the_client_meets_its_obligations_over_a_real_server() {
     let model = FakeFixture::agent();
     let served = Served::new(model.clone()).await;
-    let client = Connector.connect(&served.address(), generous()).await.unwrap();
+    let client = Connector::default().connect(&served.address(), generous()).await.unwrap();
     meets_all(&client, &model).await;
 }
