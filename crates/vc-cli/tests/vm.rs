@@ -1,4 +1,5 @@
 //! `vc run` with a real QEMU, a real guest and real EROFS layers.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
 #[path = "vm/bad_input.rs"]
 mod bad_input;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use vc_agent::{Agent, Call, ExitStatus, Signal, TerminalSize};
+use vc_agent::{Agent, AgentError, Call, ExitStatus, Signal, TerminalSize};
 use vc_hypervisor::{Machine, MachineExit};
 use vc_types::ContainerId;
 
@@ -336,7 +336,10 @@ impl<M: Machine, A: Agent> Owner<M, A> {
                 _ = machine.exited() => Ok(()),
             };
             match asked {
-                Ok(()) => drop(tokio::time::timeout(timing.power_off, machine.exited()).await),
+                // A guest that is gone before its answer was read has done as it was told.
+                Ok(()) | Err(AgentError::Disconnected { .. }) => {
+                    drop(tokio::time::timeout(timing.power_off, machine.exited()).await);
+                }
                 Err(error) => tracing::warn!(%error, "the guest did not power off by itself"),
             }
         }

@@ -10,45 +10,52 @@ pub enum BlockError {
     /// The device did not come in time.
     #[error("no block device came at PCI path {0}: is it plugged, and is its driver in the guest image?")]
     Absent(PciPath),
-    /// The device is there, but sysfs does not say how it is called.
-    #[error("the block device at PCI path {path} has no name in {uevent:?}")]
-    Nameless {
+    /// The device is there, but has no node.
+    #[error("the block device at PCI path {path} ({device:?}) has no node in /dev")]
+    Nodeless {
         /// Where the device is.
         path: PciPath,
-        /// The file of sysfs that should name it.
-        uevent: PathBuf,
+        /// Its directory in sysfs.
+        device: PathBuf,
     },
 }
 
 /// Waits until a block device is at `path` and gives its device node, such as `/dev/vda`.
 ///
-/// `sysfs` is where sysfs is mounted.
+/// `root` is where `sys` and `dev` are mounted. The directory in sysfs comes first, then the node, then
+/// the event; so a device without its node is one that is still coming.
 ///
 /// # Errors
-/// [`BlockError::Absent`] once `deadline` has passed.
+/// [`BlockError::Absent`] or [`BlockError::Nodeless`] once `deadline` has passed.
 ///
 /// # Cancel safety
 /// Dropping the future leaves nothing behind.
 pub async fn wait_for_block(
-    sysfs: &Path,
+    root: &Path,
     path: &PciPath,
     mut events: BlockEvents,
     deadline: Deadline,
 ) -> Result<PathBuf, BlockError> {
+    let mut late = false;
     loop {
-        if let Some(device) = find(sysfs, path) {
-            return node(path, &device);
+        let device = find(root, path);
+        if let Some(node) = device.as_deref().and_then(|device| node(root, device)) {
+            return Ok(node);
         }
-        if tokio::time::timeout(deadline.remaining(), events.changed()).await.is_err() {
-            let device = find(sysfs, path).ok_or_else(|| BlockError::Absent(path.clone()))?;
-            return node(path, &device);
+        if late {
+            return Err(match device {
+                None => BlockError::Absent(path.clone()),
+                Some(device) => BlockError::Nodeless { path: path.clone(), device },
+            });
         }
+        // After the deadline it looks once more, in case the event was lost.
+        late = tokio::time::timeout(deadline.remaining(), events.changed()).await.is_err();
     }
 }
 
 /// The directory of the block device in sysfs: `…/virtioN/block/vdX` below the PCI device.
-fn find(sysfs: &Path, path: &PciPath) -> Option<PathBuf> {
-    let mut device = sysfs.join("devices/pci0000:00");
+fn find(root: &Path, path: &PciPath) -> Option<PathBuf> {
+    let mut device = root.join("sys/devices/pci0000:00");
     for slot in path.slots() {
         device = children(&device).find(|child| is_slot(child, *slot))?;
     }
@@ -63,14 +70,13 @@ fn is_slot(directory: &Path, slot: PciSlot) -> bool {
     name.len() == "0000:00:00.0".len() && name.rsplit(':').next() == Some(&wanted)
 }
 
-/// `DEVNAME` is the node's name below `/dev`, which devtmpfs makes before the event is sent.
-fn node(path: &PciPath, device: &Path) -> Result<PathBuf, BlockError> {
-    let uevent = device.join("uevent");
-    let text = std::fs::read_to_string(&uevent).unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
-    let name = name.filter(|name| !name.is_empty() && !name.starts_with('/') && !name.contains(".."));
-    name.map(|name| Path::new("/dev").join(name))
-        .ok_or_else(|| BlockError::Nameless { path: path.clone(), uevent })
+/// The device's node below `dev`, once it is there: `DEVNAME` of its `uevent` file names it.
+fn node(root: &Path, device: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(device.join("uevent")).ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    let plain = !name.is_empty() && !name.starts_with('/') && !name.contains("..");
+    let node = root.join("dev").join(name);
+    (plain && node.exists()).then_some(node)
 }
 
 fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
@@ -91,52 +97,66 @@ mod tests {
     const PORTS: [(&str, &str, &str); 2] =
         [("0000:00:05.0/0000:08:00.0", "virtio3", "vdb"), ("0000:00:08.1/0000:20:00.0", "virtio4", "vda")];
 
-    fn plug(sysfs: &Path, (pci, virtio, name): (&str, &str, &str)) {
-        let device = sysfs.join("devices/pci0000:00").join(pci).join(virtio).join("block").join(name);
+    fn plug(root: &Path, port: (&str, &str, &str)) {
+        announce(root, port);
+        make_node(root, port.2);
+    }
+
+    fn announce(root: &Path, (pci, virtio, name): (&str, &str, &str)) {
+        let device = root.join("sys/devices/pci0000:00").join(pci).join(virtio).join("block").join(name);
         std::fs::create_dir_all(&device).unwrap();
         std::fs::write(device.join("uevent"), format!("MAJOR=254\nMINOR=0\nDEVNAME={name}\n")).unwrap();
     }
 
+    fn make_node(root: &Path, name: &str) {
+        std::fs::create_dir_all(root.join("dev")).unwrap();
+        std::fs::write(root.join("dev").join(name), "").unwrap();
+    }
+
     #[tokio::test]
     async fn a_disk_is_found_by_its_slots_whatever_its_bus_and_letter() {
-        let sysfs = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
         for port in PORTS {
-            plug(sysfs.path(), port);
+            plug(root.path(), port);
         }
         let (_sender, receiver) = watch::channel(0);
-        for (path, node) in [("05/00", "/dev/vdb"), ("08.1/00", "/dev/vda")] {
+        for (path, node) in [("05/00", "dev/vdb"), ("08.1/00", "dev/vda")] {
             let events = BlockEvents::from_receiver(receiver.clone());
             let deadline = Deadline::after(Duration::ZERO);
-            let found = wait_for_block(sysfs.path(), &path.parse().unwrap(), events, deadline).await;
-            assert_eq!(found.unwrap(), Path::new(node));
+            let found = wait_for_block(root.path(), &path.parse().unwrap(), events, deadline).await;
+            assert_eq!(found.unwrap(), root.path().join(node));
         }
     }
 
     #[tokio::test]
     async fn a_disk_that_comes_late_is_awaited() {
-        let sysfs = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
         let (sender, receiver) = watch::channel(0);
-        let directory = sysfs.path().to_owned();
+        let directory = root.path().to_owned();
         let waiter = tokio::spawn(async move {
             let events = BlockEvents::from_receiver(receiver);
             let deadline = Deadline::after(Duration::from_secs(60));
             wait_for_block(&directory, &"05/00".parse().unwrap(), events, deadline).await
         });
-        // An event of another device, and then the one that is waited for.
+        // An event of another device, then one while the node is still to come, then the right one.
         sender.send_modify(|count| *count += 1);
-        plug(sysfs.path(), PORTS[0]);
+        announce(root.path(), PORTS[0]);
         sender.send_modify(|count| *count += 1);
-        assert_eq!(waiter.await.unwrap().unwrap(), Path::new("/dev/vdb"));
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished(), "a device without a node is not there yet");
+        make_node(root.path(), "vdb");
+        sender.send_modify(|count| *count += 1);
+        assert_eq!(waiter.await.unwrap().unwrap(), root.path().join("dev/vdb"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_never_comes_is_an_error_that_names_its_path() {
-        let sysfs = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
         let (_sender, receiver) = watch::channel(0);
         let events = BlockEvents::from_receiver(receiver);
         let deadline = Deadline::after(Duration::from_secs(10));
         let path: PciPath = "05/00".parse().unwrap();
-        let error = wait_for_block(sysfs.path(), &path, events, deadline).await.unwrap_err();
+        let error = wait_for_block(root.path(), &path, events, deadline).await.unwrap_err();
         assert!(matches!(error, BlockError::Absent(absent) if absent == path));
     }
 }

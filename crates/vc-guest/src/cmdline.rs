@@ -7,6 +7,8 @@ use tracing::Level;
 pub struct Settings {
     /// Which lines the agent logs (`agent.log=debug`); warnings and errors by default.
     pub log: Level,
+    /// The vsock port of the host to connect to once the agent serves (`agent.ready_vport=1234`).
+    pub ready_port: Option<u32>,
 }
 
 /// Reads the settings from `cmdline`, the text of `/proc/cmdline`.
@@ -18,10 +20,12 @@ pub struct Settings {
 /// assert_eq!(settings.log, tracing::Level::DEBUG);
 /// ```
 pub fn parse_cmdline(cmdline: &str) -> Settings {
-    let mut settings = Settings { log: Level::WARN };
+    let mut settings = Settings { log: Level::WARN, ready_port: None };
     for word in cmdline.split_ascii_whitespace() {
         if let Some(level) = word.strip_prefix("agent.log=") {
             settings.log = level.parse().unwrap_or(Level::WARN);
+        } else if let Some(port) = word.strip_prefix("agent.ready_vport=") {
+            settings.ready_port = port.parse().ok();
         }
     }
     settings
@@ -41,5 +45,7 @@ mod tests {
         ] {
             assert_eq!(parse_cmdline(cmdline).log, want, "{cmdline:?}");
         }
+        assert_eq!(parse_cmdline("agent.ready_vport=7 agent.ready_vport=1234").ready_port, Some(1234));
+        assert_eq!(parse_cmdline("agent.ready_vport=x").ready_port, None);
     }
 }

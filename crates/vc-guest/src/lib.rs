@@ -17,6 +17,7 @@ mod container;
 mod error;
 mod executor;
 mod guest;
+mod limits;
 mod log;
 mod modules;
 mod mount;

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use vc_device::RootPorts;
 use vc_hypervisor::MachineSpec;
+use vc_types::VsockPort;
 
 use crate::accelerator::Chosen;
 use crate::vsock::Transport;
@@ -29,7 +30,7 @@ pub(crate) fn command_line(
     let mut args = Args::default();
     machine(&mut args, spec, accelerator);
     isolation(&mut args);
-    boot(&mut args, spec);
+    boot(&mut args, spec, transport);
     control(&mut args);
     vsock(&mut args, transport);
     for port in ports.all() {
@@ -78,7 +79,7 @@ fn isolation(args: &mut Args) {
     args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
-fn boot(args: &mut Args, spec: &MachineSpec) {
+fn boot(args: &mut Args, spec: &MachineSpec, transport: &Transport) {
     // A panic then ends the machine instead of booting it again.
     args.flag("-no-reboot");
     args.pair("-bios", "qboot.rom");
@@ -86,6 +87,9 @@ fn boot(args: &mut Args, spec: &MachineSpec) {
     args.pair("-initrd", spec.initrd.as_path());
     // Self-tests of the kernel's ciphers cost 240 ms of a 1.5 s boot.
     let mut params = vec!["console=ttyS0", "panic=-1", "quiet", "cryptomgr.notests"];
+    // The daemon can be spoken to too early, so the agent says when.
+    let announce = format!("agent.ready_vport={}", VsockPort::READY.0);
+    params.extend(matches!(transport, Transport::Daemon { .. }).then_some(announce.as_str()));
     params.extend(spec.kernel_params.iter().map(String::as_str));
     args.pair("-append", params.join(" "));
 }

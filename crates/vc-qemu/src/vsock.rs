@@ -24,7 +24,8 @@ const INSTALL_DAEMON: &str = "this host has no /dev/vhost-vsock that opens; inst
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
 
 /// A Unix socket's path holds at most 107 bytes and a NUL (unix(7)).
-const LONGEST_SOCKET_PATH: usize = 107;
+/// Clients of the guest's ports append `_` and a port number to it.
+const LONGEST_SOCKET_PATH: usize = 107 - "_4294967295".len();
 
 /// How the guest is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +125,7 @@ fn socket(dir: &HostPath, name: &str) -> Result<HostPath, LaunchError> {
     if fits && plain {
         return Ok(HostPath::new(path).expect("below an absolute path"));
     }
-    let reason = "the runtime directory must be shorter than 96 bytes and have no comma in it";
+    let reason = "the runtime directory must be shorter than 85 bytes and have no comma in it";
     Err(LaunchError::Host { step: "name the machine's sockets", source: io::Error::other(reason) })
 }
 

@@ -1,4 +1,5 @@
 //! The obligations of every hypervisor, held against a real QEMU; and what only a real one shows.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
 use std::num::NonZeroU8;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use vc_agent::{Connect, Connector};
 use vc_hypervisor::{Accelerator, ExitCause, Hotplug, Hypervisor, Machine, MachineSpec, conformance};
-use vc_qemu::{Qemu, QemuConfig};
+use vc_qemu::{Qemu, QemuConfig, QemuMachine};
 use vc_tests::{GuestImage, Layers, Leftovers};
 use vc_types::{Deadline, HostPath, MiB};
 
@@ -27,6 +28,11 @@ fn spec(image: &GuestImage, dir: &Path) -> MachineSpec {
     }
 }
 
+async fn launch(image: &GuestImage, leftovers: &Leftovers) -> QemuMachine {
+    let spec = spec(image, leftovers.runtime_dir());
+    Qemu::default().launch(&spec, Deadline::after(PATIENCE)).await.unwrap()
+}
+
 #[tokio::test]
 async fn qemu_meets_the_obligations_of_a_hypervisor() {
     let Some(image) = GuestImage::find() else { return };
@@ -43,8 +49,7 @@ async fn a_disk_is_plugged_unplugged_and_its_port_used_again() {
     let leftovers = Leftovers::new();
     let layers = Layers::new();
     let disk = layers.layer("disk", |_| {});
-    let machine = Qemu::default().launch(&spec(&image, leftovers.runtime_dir()), Deadline::after(PATIENCE));
-    let machine = machine.await.unwrap();
+    let machine = launch(&image, &leftovers).await;
     let qemu = leftovers.qemu().expect("QEMU runs");
     Connector::default().connect(machine.agent_address(), Deadline::after(PATIENCE)).await.unwrap();
     conformance::unplugged_means_free_again(&machine, &disk).await;
@@ -64,8 +69,7 @@ async fn a_disk_is_plugged_unplugged_and_its_port_used_again() {
 async fn a_disk_that_cannot_be_opened_leaves_nothing_plugged() {
     let Some(image) = GuestImage::find() else { return };
     let leftovers = Leftovers::new();
-    let machine = Qemu::default().launch(&spec(&image, leftovers.runtime_dir()), Deadline::after(PATIENCE));
-    let machine = machine.await.unwrap();
+    let machine = launch(&image, &leftovers).await;
     let layers = Layers::new();
     let disk = layers.layer("disk", |_| {});
     // Open for reading only, and asked to be written to: QEMU refuses the backend.
@@ -84,8 +88,7 @@ async fn a_disk_that_cannot_be_opened_leaves_nothing_plugged() {
 async fn a_killed_qemu_is_told_within_a_tenth_of_a_second() {
     let Some(image) = GuestImage::find() else { return };
     let leftovers = Leftovers::new();
-    let machine = Qemu::default().launch(&spec(&image, leftovers.runtime_dir()), Deadline::after(PATIENCE));
-    let machine = machine.await.unwrap();
+    let machine = launch(&image, &leftovers).await;
     let qemu = leftovers.qemu().expect("QEMU runs");
     let killed = Instant::now();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(qemu.try_into().unwrap()), nix::sys::signal::SIGKILL)
@@ -102,8 +105,7 @@ async fn a_killed_qemu_is_told_within_a_tenth_of_a_second() {
 async fn a_dead_helper_ends_the_machine_and_is_named() {
     let Some(image) = GuestImage::find() else { return };
     let leftovers = Leftovers::new();
-    let machine = Qemu::default().launch(&spec(&image, leftovers.runtime_dir()), Deadline::after(PATIENCE));
-    let machine = machine.await.unwrap();
+    let machine = launch(&image, &leftovers).await;
     let Some(daemon) = leftovers.process("vhost-device-vsock") else {
         return vc_tests::skip("this host serves vsock in the kernel");
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vc_mountinfo::erofs::{self, ErofsImage, ImageError, LayerImage, LayersError, RootfsError};
-use vc_mountinfo::{OverlayError, OverlayOptions};
+use vc_mountinfo::{LowerDir, OverlayError, OverlayOptions};
 use vc_types::{HostPath, InvalidPath};
 
 use crate::mount::Mount;
@@ -39,10 +39,10 @@ pub enum LayerSourceError {
     },
     /// Nothing is known of a mounted layer.
     #[error("cannot find the image of a mounted layer")]
-    Mounted(#[from] LayersError),
+    Mounted(#[source] Box<LayersError>),
     /// Nothing is known of the mounted root file system.
     #[error("cannot find the layers of the mounted root file system")]
-    Rootfs(#[from] RootfsError),
+    Rootfs(#[source] Box<RootfsError>),
     /// The options of an overlay name no layers.
     #[error("cannot read the layers from the mount's options")]
     Options(#[from] OverlayError),
@@ -103,7 +103,7 @@ pub fn layers_of_mounts(mounts: &[Mount]) -> Result<Vec<Layer>, LayerSourceError
     match mounts {
         [mount] if mount.kind == "overlay" => {
             let overlay = OverlayOptions::from_mount_options(&mount.options)?;
-            from_images(erofs::layer_images(overlay.lower)?)
+            from_images(mounted(overlay.lower)?)
         }
         [mount] if mount.kind == "erofs" => Ok(vec![Layer::open(&mount.source)?]),
         _ => {
@@ -122,10 +122,16 @@ pub fn layers_of_rootfs(rootfs: impl AsRef<Path>) -> Result<Vec<Layer>, LayerSou
     let rootfs = rootfs.as_ref();
     match erofs::overlay_layers(rootfs, None) {
         Err(RootfsError::NotOverlay { fs_type, .. }) if fs_type == "erofs" => {
-            from_images(erofs::layer_images([rootfs.to_path_buf()])?)
+            from_images(mounted([rootfs.to_path_buf()])?)
         }
-        images => from_images(images?),
+        images => from_images(images.map_err(|error| LayerSourceError::Rootfs(error.into()))?),
     }
+}
+
+fn mounted<D: Into<LowerDir>>(
+    directories: impl IntoIterator<Item = D>,
+) -> Result<Vec<LayerImage>, LayerSourceError> {
+    erofs::layer_images(directories).map_err(|error| LayerSourceError::Mounted(error.into()))
 }
 
 fn from_images(images: Vec<LayerImage>) -> Result<Vec<Layer>, LayerSourceError> {

@@ -15,6 +15,9 @@ pub struct VsockPort(pub u32);
 impl VsockPort {
     /// The port the agent listens on, by Kata's convention.
     pub const AGENT: Self = Self(1024);
+
+    /// The port of the host to which an agent connects once it serves, if it was told to.
+    pub const READY: Self = Self(1027);
 }
 
 /// Where the agent of a machine can be reached.

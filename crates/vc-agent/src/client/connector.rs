@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use vc_types::{AgentAddress, Deadline};
 
 use super::Client;
+use super::announcement::Announcement;
 use super::calls::check;
 use super::dial::dial;
 use crate::{AgentError, Connect};
@@ -18,19 +19,52 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// connection that hangs nor a slow guest keeps the agent from being found.
 const FIRST_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long an agent may take to announce itself before it is taken for one that does not.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Connects to agents over vsock, hybrid vsock or a Unix socket.
+///
+/// Behind a vsock device in user space the agent is expected to announce itself
+/// (`agent.ready_vport=1027` on its kernel's command line), and is not spoken to before; one that stays
+/// silent for 10 s is spoken to all the same. See [`Connector::at_once`].
 ///
 /// Before the guest listens, attempts end in various ways (no such socket, refused, reset, broken
 /// pipe, end of file); they are repeated every 10 ms until the deadline. What no waiting can mend,
 /// such as a lack of rights, is reported at once.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Connector;
+#[derive(Clone, Copy, Debug)]
+pub struct Connector {
+    silence: Duration,
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        Self { silence: SILENCE }
+    }
+}
+
+impl Connector {
+    /// One for agents that do not announce themselves, such as Kata's: attempts begin at once.
+    pub fn at_once() -> Self {
+        Self { silence: Duration::ZERO }
+    }
+
+    /// Waits for the announcement of an agent behind a vsock device in user space.
+    async fn hear(self, address: &AgentAddress, deadline: Deadline) {
+        let AgentAddress::HybridVsock { socket, .. } = address else { return };
+        // Without a place to listen there is nothing to hear; the attempts will tell why.
+        let Ok(announcement) = Announcement::listen(socket.as_path()) else { return };
+        let silence = deadline.at_most(self.silence);
+        // Both ends lead to the first attempt.
+        let _ = timeout(silence.remaining(), announcement.heard()).await;
+    }
+}
 
 impl Connect for Connector {
     type Agent = Client;
 
     async fn connect(&self, address: &AgentAddress, deadline: Deadline) -> Result<Client, AgentError> {
         let start = Instant::now();
+        self.hear(address, deadline).await;
         let mut limit = FIRST_LIMIT;
         let mut last = None;
         loop {

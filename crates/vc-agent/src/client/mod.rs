@@ -5,6 +5,7 @@
 //! own, because ttrpc closes the connection when a request is dropped while it is being written; so
 //! dropping a future of the port never harms the calls of others.
 
+mod announcement;
 mod calls;
 mod connector;
 mod dial;

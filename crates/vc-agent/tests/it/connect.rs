@@ -49,7 +49,7 @@ async fn a_hybrid_socket_is_tried_until_the_guest_listens() {
         (calls, streams)
     };
     let host = async {
-        let client = Connector.connect(&address, generous()).await.unwrap();
+        let client = Connector::at_once().connect(&address, generous()).await.unwrap();
         client.check(generous()).await.unwrap();
         client
     };
@@ -67,7 +67,7 @@ async fn a_guest_that_dies_before_its_health_is_known_is_tried_again() {
         // The second connection ends at once; the first then counts for nothing either.
         (calls, peer.accept().await)
     };
-    let (client, _connections) = tokio::join!(Connector.connect(&address, generous()), guest);
+    let (client, _connections) = tokio::join!(Connector::at_once().connect(&address, generous()), guest);
     client.unwrap();
 }
 
@@ -79,7 +79,7 @@ async fn an_agent_that_never_comes_is_unreachable_with_the_reason() {
         AgentAddress::Unix { socket: socket.clone() },
         AgentAddress::HybridVsock { socket, port: VsockPort::AGENT },
     ] {
-        let error = Connector.connect(&address, short()).await.unwrap_err();
+        let error = Connector::at_once().connect(&address, short()).await.unwrap_err();
         let AgentError::Unreachable { waited, last, .. } = &error else { panic!("{error:?}") };
         assert_eq!(last.kind(), ErrorKind::NotFound);
         assert!((Duration::from_millis(250)..Duration::from_secs(5)).contains(waited), "{waited:?}");
@@ -92,7 +92,7 @@ async fn silence_is_unreachable_at_the_deadline() {
     let peer = Peer::new();
     for address in [hybrid(&peer), peer.address()] {
         let start = Instant::now();
-        let error = Connector.connect(&address, short()).await.unwrap_err();
+        let error = Connector::at_once().connect(&address, short()).await.unwrap_err();
         let AgentError::Unreachable { last, .. } = &error else { panic!("{error:?}") };
         assert_eq!(last.kind(), ErrorKind::TimedOut, "{error:?}");
         assert!(start.elapsed() < Duration::from_secs(5));
@@ -110,7 +110,7 @@ async fn what_no_waiting_mends_is_told_at_once() {
             let _ = connection.0.write_all(answer).await;
             connection
         };
-        let (error, _) = tokio::join!(Connector.connect(&address, generous()), nonsense);
+        let (error, _) = tokio::join!(Connector::at_once().connect(&address, generous()), nonsense);
         let error = error.unwrap_err();
         assert!(
             matches!(&error, AgentError::Unreachable { last, .. } if last.kind() == ErrorKind::InvalidData)
@@ -122,7 +122,7 @@ async fn what_no_waiting_mends_is_told_at_once() {
 #[tokio::test]
 async fn a_path_too_long_for_a_socket_is_told_at_once() {
     let socket = HostPath::new(format!("/{}", "x".repeat(200))).unwrap();
-    let error = Connector.connect(&AgentAddress::Unix { socket }, generous()).await.unwrap_err();
+    let error = Connector::at_once().connect(&AgentAddress::Unix { socket }, generous()).await.unwrap_err();
     assert!(matches!(&error, AgentError::Unreachable { last, .. } if last.kind() == ErrorKind::InvalidInput));
 }
 
@@ -132,7 +132,7 @@ async fn a_file_that_is_no_socket_is_retried_no_longer_than_the_deadline() {
     let path = directory.path().join("file");
     std::fs::write(&path, b"").unwrap();
     let address = AgentAddress::Unix { socket: HostPath::new(path).unwrap() };
-    let error = Connector.connect(&address, short()).await.unwrap_err();
+    let error = Connector::at_once().connect(&address, short()).await.unwrap_err();
     let refused =
         matches!(&error, AgentError::Unreachable { last, .. } if last.kind() == ErrorKind::ConnectionRefused);
     assert!(refused, "{error:?}");

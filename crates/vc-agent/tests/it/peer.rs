@@ -48,7 +48,8 @@ impl Peer {
             (calls, self.accept().await)
         };
         let address = self.address();
-        let (client, (calls, streams)) = tokio::join!(Connector.connect(&address, generous()), greet);
+        let (client, (calls, streams)) =
+            tokio::join!(Connector::at_once().connect(&address, generous()), greet);
         (client.unwrap(), calls, streams)
     }
 }

@@ -133,8 +133,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("vc-spec-test-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
         let missing = build(&options(&["-b", dir.to_str().unwrap()]));
-        let json =
-            r#"{"ociVersion": "1.2.0", "process": {"args": ["true"], "cwd": "/"}, "root": {"path": "r"}}"#;
+        let json = r#"{"ociVersion": "1.2.0", "root": {"path": "r"},
+            "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}}}"#;
         std::fs::write(dir.join("config.json"), json).unwrap();
         let spec = build(&options(&["-b", dir.to_str().unwrap()])).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();

@@ -9,6 +9,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use std::io::Write;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,9 +54,19 @@ fn fill_standard_streams() {
 /// Runs the agent as the first process, until the host asks for the end or something fails.
 pub fn run_init() {
     let started = Instant::now();
+    greet();
     if let Err(error) = boot(started) {
         tracing::error!(error = chain(&error), "the agent cannot run");
     }
+}
+
+/// Tells the console that the kernel is done. With `quiet` this is the first thing there, so whoever
+/// watches it knows when the agent was started.
+fn greet() {
+    let line = concat!("vc-guest ", env!("CARGO_PKG_VERSION"), "\n");
+    let console = std::fs::File::options().write(true).open("/dev/console");
+    // A machine without a console has nobody to tell.
+    let _ = console.and_then(|mut console| console.write_all(line.as_bytes()));
 }
 
 /// Powers the machine off; what files hold is on their disks then.
@@ -73,15 +84,18 @@ fn boot(started: Instant) -> Result<(), BootError> {
     let boot_modules = serve::BootModules::start(Arc::clone(&modules));
     filesystem::mount_all()?;
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    start_log(parse_cmdline(&cmdline).log);
+    let settings = parse_cmdline(&cmdline);
+    start_log(settings.log);
     tracing::info!(milliseconds = started.elapsed().as_millis(), "file systems are mounted");
     if let Err(error) = network::loopback_up() {
         tracing::warn!(%error, "no loopback interface");
     }
+    crate::limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(32)
         .enable_all()
         .build()
         .map_err(|error| BootError::Step("start the runtime", error))?
-        .block_on(serve::serve(modules, boot_modules, started))
+        .block_on(serve::serve(modules, boot_modules, settings.ready_port, started))
 }

@@ -10,14 +10,18 @@ use crate::uevent::BlockEvents;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use vc_agent_protocol::AGENT_PORT;
 
 /// With this module the host can reach the guest; those after it in the boot list can wait.
 const TRANSPORT: &str = "vmw_vsock_virtio_transport";
 
-/// How long the host may take to close its connection once it knows that the sandbox is gone.
-const LAST_ANSWER: Duration = Duration::from_millis(500);
+/// How long the answer to the last request has to leave the guest, unless the host hangs up sooner. A
+/// host that misses it sees the machine end.
+const LAST_ANSWER: Duration = Duration::from_millis(20);
+
+/// How long the host may take to accept the connection that announces the agent.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(5);
 
 /// How far the modules of the boot list are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +67,7 @@ impl BootModules {
 pub(super) async fn serve(
     modules: Arc<ModuleLoader>,
     boot_modules: BootModules,
+    ready_port: Option<u32>,
     started: Instant,
 ) -> Result<(), BootError> {
     let reaper = Reaper::start().map_err(|error| BootError::Step("watch children", error))?;
@@ -80,6 +85,9 @@ pub(super) async fn serve(
         server(guest.clone()).add_listener(ttrpc::asynchronous::transport::Listener::new(incoming));
     server.start().await.map_err(|error| BootError::Step("serve", std::io::Error::other(error)))?;
     tracing::info!(milliseconds = started.elapsed().as_millis(), "serving");
+    if let Some(port) = ready_port {
+        tokio::spawn(announce(port));
+    }
     tokio::spawn(async move {
         boot_modules.reached(Progress::Done).await;
         tracing::info!(milliseconds = started.elapsed().as_millis(), "modules are loaded");
@@ -90,4 +98,17 @@ pub(super) async fn serve(
         tracing::info!("the host is still connected");
     }
     Ok(())
+}
+
+/// Tells the host that it can connect now, by a connection to its port `port` that says nothing.
+///
+/// A host that tries before can be worse off than one that waits: `vhost-device-vsock` 0.3 sometimes
+/// delivers nothing any more when the host connects just while the guest's driver starts.
+async fn announce(port: u32) {
+    let host = VsockAddr::new(VMADDR_CID_HOST, port);
+    match tokio::time::timeout(ANNOUNCE_WAIT, VsockStream::connect(host)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(port, %error, "the host does not listen for the agent"),
+        Err(_) => tracing::warn!(port, "the host does not answer the agent"),
+    }
 }

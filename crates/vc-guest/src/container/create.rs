@@ -75,6 +75,7 @@ async fn create_mounted(
             launcher,
             mount_points: Mutex::new(mount_points.to_vec()),
             stage: Mutex::new(Stage::Created),
+            launching: tokio::sync::RwLock::default(),
         }),
         Err(error) => {
             undo(id, &cgroup, &bundle).await;

@@ -40,6 +40,8 @@ pub(crate) struct Container {
     launcher: Launcher,
     mount_points: Mutex<Vec<GuestPath>>,
     stage: Mutex<Stage>,
+    /// Read by each exec while it is being started.
+    launching: tokio::sync::RwLock<()>,
     processes: Mutex<HashMap<String, Arc<Process>>>,
 }
 

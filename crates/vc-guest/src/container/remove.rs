@@ -46,6 +46,10 @@ pub(crate) async fn remove(guest: &Guest, id: &str, timeout: u32) -> Result<(), 
 impl Container {
     async fn kill(&self, deadline: Deadline) -> Result<(), CallError> {
         self.cgroup.kill_all()?;
+        // No exec begins any more; those on their way must not outlive the container.
+        let launched = tokio::time::timeout(deadline.remaining(), self.launching.write()).await;
+        drop(launched.map_err(|_| CallError::Late("an exec of the container"))?);
+        self.cgroup.kill_all()?;
         let processes: Vec<_> = self.processes().values().cloned().collect();
         for process in processes {
             let ended = tokio::time::timeout(deadline.remaining(), process.wait()).await;

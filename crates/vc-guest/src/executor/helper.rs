@@ -36,6 +36,7 @@ fn execute(descriptor: &str, task: &str) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut control = UnixStream::from(control);
+    crate::limits::lower_open_files();
     let answer = match perform(task) {
         Ok(pid) => Answer::Started { pid },
         Err(failure) => Answer::Failed(failure),

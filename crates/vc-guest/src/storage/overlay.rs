@@ -55,10 +55,17 @@ pub fn check_lowerdirs(options: &[String], mounted: &BTreeSet<&GuestPath>) -> Re
     Ok(())
 }
 
+/// The most bytes of options that mount(2) takes: one page, ended by NUL.
+const MAX_OPTIONS: usize = 4095;
+
+/// Whether mount(2) takes these options as they are. Thirty layers with long names are too many.
+pub(super) fn fits(options: &[String]) -> bool {
+    options.iter().map(|option| option.len() + 1).sum::<usize>() <= MAX_OPTIONS
+}
+
 /// The options of an overlay with its layers named by short links in `directory`.
 ///
-/// mount(2) takes one page of options, which thirty layers with long names exceed. The kernel follows
-/// the links when it mounts; they may go afterwards. Short names also need no escapes.
+/// The kernel follows the links when it mounts; they may go afterwards.
 ///
 /// # Errors
 /// The error of symlink(2).
@@ -102,6 +109,13 @@ mod tests {
         let targets: Vec<_> =
             lowerdirs(&short).iter().map(|link| std::fs::read_link(link).unwrap()).collect();
         assert_eq!(targets, ["/l/top", "/l/mid:dle", "/l/bottom"].map(std::path::PathBuf::from));
+    }
+
+    #[test]
+    fn one_page_of_options_fits() {
+        // Each option is followed by a comma, and the last one by NUL.
+        assert!(fits(&["x".repeat(2000), "y".repeat(2093)]));
+        assert!(!fits(&["x".repeat(2000), "y".repeat(2094)]));
     }
 
     proptest! {

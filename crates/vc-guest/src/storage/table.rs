@@ -129,7 +129,7 @@ impl StorageTable {
         let source = match &spec.driver {
             Driver::Block(path) => {
                 let deadline = Deadline::after(DEVICE_WAIT);
-                let device = wait_for_block(Path::new("/sys"), path, self.0.events.clone(), deadline);
+                let device = wait_for_block(Path::new("/"), path, self.0.events.clone(), deadline);
                 let device = device.await.map_err(|e| StorageError::Block(spec.mount_point.clone(), e))?;
                 device.display().to_string()
             }
@@ -183,14 +183,14 @@ impl StorageTable {
         }
         let overlay_names;
         let options = match spec.driver {
-            Driver::Overlay => {
+            Driver::Overlay if !overlay::fits(&spec.options) => {
                 overlay_names = ShortNames::new(&spec.options)?;
                 MountOptions::parse(overlay_names.options.iter().map(String::as_str))
             }
             Driver::Bind(_) => {
                 MountOptions::parse(["bind"].into_iter().chain(spec.options.iter().map(String::as_str)))
             }
-            Driver::Block(_) | Driver::Ephemeral => {
+            Driver::Block(_) | Driver::Overlay | Driver::Ephemeral => {
                 MountOptions::parse(spec.options.iter().map(String::as_str))
             }
         };
