@@ -69,8 +69,9 @@ pub trait Containers: Send + Sync {
     ///
     /// # Errors
     /// [`AgentError::ExecutableNotFound`] and [`AgentError::NotExecutable`] when the fault is in the
-    /// container's command; any other [`AgentError`]. On [`AgentError::Deadline`] the container may
-    /// come to be later all the same.
+    /// container's command; [`AgentError::ContainerExists`] when there is one of that id, which stays
+    /// as it is; any other [`AgentError`]. On [`AgentError::Deadline`], [`AgentError::Disconnected`]
+    /// and [`AgentError::Malformed`] the container may have come to be, or may do so later: remove it.
     fn create_container(
         &self,
         request: &CreateContainer,
@@ -100,7 +101,7 @@ pub trait Containers: Send + Sync {
 
 /// The processes of the containers.
 pub trait Processes: Send + Sync {
-    /// Sends `signal`.
+    /// Sends `signal`. Agents may answer so too when the process has just ended, Kata's among them.
     ///
     /// # Errors
     /// [`AgentError::AlreadyGone`] when nothing is left to take the signal; any other [`AgentError`].
@@ -115,14 +116,18 @@ pub trait Processes: Send + Sync {
     ) -> impl Future<Output = Result<(), AgentError>> + Send;
 
     /// Waits for the process to end. There is no deadline: a process may run for ever, and whoever
-    /// wants to give up drops the future.
+    /// wants to give up drops the future. Any number may wait, at the same time and later, until the
+    /// container is removed.
+    ///
+    /// Read the process's streams to their end before: Kata's agent forgets them once it has told the
+    /// exit status. It also tells n instead of 128 + n when signal n ended the process.
     ///
     /// # Errors
-    /// [`AgentError::NoSuchProcess`] when it is unknown or was waited for before; any other
+    /// [`AgentError::NoSuchContainer`] or [`AgentError::NoSuchProcess`] when it is unknown; any other
     /// [`AgentError`].
     ///
     /// # Cancel safety
-    /// The wire tells an exit status once. A dropped wait may have taken it.
+    /// Nothing is lost: the next one who waits gets the exit status.
     fn wait(&self, process: &ProcessRef) -> impl Future<Output = Result<ExitStatus, AgentError>> + Send;
 }
 
@@ -133,7 +138,8 @@ pub trait Processes: Send + Sync {
 /// # Cancel safety
 /// A dropped read may lose the bytes it was about to return, a dropped write may have written.
 pub trait Streams: Send + Sync {
-    /// Writes some of `data` to the standard input; returns how many bytes were taken, at least 1.
+    /// Writes some of `data` to the standard input; returns how many bytes were taken: at least 1,
+    /// unless `data` is empty.
     ///
     /// # Errors
     /// [`AgentError::StreamClosed`] when nobody reads any more; any other [`AgentError`].
@@ -153,20 +159,20 @@ pub trait Streams: Send + Sync {
         deadline: Deadline,
     ) -> impl Future<Output = Result<(), AgentError>> + Send;
 
-    /// Reads at most `most` bytes of the standard output; empty means end of file.
+    /// Reads at most `most` bytes (at least 1) of the standard output; empty means end of file.
     ///
     /// # Errors
-    /// Any [`AgentError`].
+    /// Any [`AgentError`]; [`AgentError::Unsendable`] when `most` is 0.
     fn read_stdout(
         &self,
         process: &ProcessRef,
         most: u32,
     ) -> impl Future<Output = Result<Vec<u8>, AgentError>> + Send;
 
-    /// Reads at most `most` bytes of the standard error; empty means end of file.
+    /// Reads at most `most` bytes (at least 1) of the standard error; empty means end of file.
     ///
     /// # Errors
-    /// Any [`AgentError`].
+    /// As of [`Streams::read_stdout`].
     fn read_stderr(
         &self,
         process: &ProcessRef,

@@ -1,11 +1,19 @@
 //! The agent of a machine, as the host sees it: what can be asked of it ([`Guest`], [`Containers`],
-//! [`Processes`], [`Streams`]) and what it is told ([`CreateSandbox`], [`CreateContainer`], [`Storage`]).
+//! [`Processes`], [`Streams`], all of them together [`Agent`]), what it is told ([`CreateSandbox`],
+//! [`CreateContainer`], [`Storage`]), and what can go wrong ([`AgentError`]).
+//!
+//! Feature `client` (default) brings the ttrpc client, feature `fake` a model of an agent for tests and
+//! the conformance suite. The README has an example.
 #![forbid(unsafe_code)]
 
 mod agent;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "fake")]
+pub mod conformance;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod process;
 mod request;
 mod storage;
@@ -18,3 +26,7 @@ pub use error::{AgentError, Call};
 pub use process::{ExitStatus, InvalidSignal, ProcessRef, Signal, SignalTarget, TerminalSize};
 pub use request::{CreateContainer, CreateSandbox};
 pub use storage::{Storage, StorageDriver};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -57,6 +57,31 @@ async fn a_hybrid_socket_is_tried_until_the_guest_listens() {
 }
 
 #[tokio::test]
+async fn nobody_speaks_to_an_agent_before_it_has_announced_itself() {
+    let peer = Peer::new();
+    let address = hybrid(&peer);
+    let mut announcements = peer.socket().as_path().as_os_str().to_owned();
+    announcements.push("_1027");
+    let guest = async {
+        let early = tokio::time::timeout(Duration::from_millis(300), peer.accept()).await;
+        assert!(early.is_err(), "somebody connected before the announcement");
+        let _announcement = tokio::net::UnixStream::connect(&announcements).await.unwrap();
+        let mut calls = peer.accept().await;
+        take_connect(&mut calls.0).await;
+        calls.raw(b"OK 1\n").await;
+        calls.answer_check().await;
+        let mut streams = peer.accept().await;
+        take_connect(&mut streams.0).await;
+        streams.raw(b"OK 2\n").await;
+        (calls, streams)
+    };
+    let connector = Connector::default();
+    let (client, _connections) = tokio::join!(connector.connect(&address, generous()), guest);
+    client.unwrap();
+    assert!(!std::path::Path::new(&announcements).exists());
+}
+
+#[tokio::test]
 async fn a_guest_that_dies_before_its_health_is_known_is_tried_again() {
     let peer = Peer::new();
     let address = peer.address();
@@ -67,7 +92,8 @@ async fn a_guest_that_dies_before_its_health_is_known_is_tried_again() {
         // The second connection ends at once; the first then counts for nothing either.
         (calls, peer.accept().await)
     };
-    let (client, _connections) = tokio::join!(Connector::at_once().connect(&address, generous()), guest);
+    let connector = Connector::at_once();
+    let (client, _connections) = tokio::join!(connector.connect(&address, generous()), guest);
     client.unwrap();
 }
 
@@ -110,7 +136,8 @@ async fn what_no_waiting_mends_is_told_at_once() {
             let _ = connection.0.write_all(answer).await;
             connection
         };
-        let (error, _) = tokio::join!(Connector::at_once().connect(&address, generous()), nonsense);
+        let connector = Connector::at_once();
+        let (error, _) = tokio::join!(connector.connect(&address, generous()), nonsense);
         let error = error.unwrap_err();
         assert!(
             matches!(&error, AgentError::Unreachable { last, .. } if last.kind() == ErrorKind::InvalidData)

@@ -48,8 +48,8 @@ impl Peer {
             (calls, self.accept().await)
         };
         let address = self.address();
-        let (client, (calls, streams)) =
-            tokio::join!(Connector::at_once().connect(&address, generous()), greet);
+        let connector = Connector::at_once();
+        let (client, (calls, streams)) = tokio::join!(connector.connect(&address, generous()), greet);
         (client.unwrap(), calls, streams)
     }
 }
