@@ -37,7 +37,13 @@ pub struct FakeHypervisor {
 struct World {
     calls: u32,
     fault: Option<(u32, Fault)>,
-    machines: BTreeMap<SandboxId, Vec<DeviceId>>,
+    machines: BTreeMap<SandboxId, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    devices: Vec<DeviceId>,
+    exit: Arc<watch::Sender<Option<MachineExit>>>,
 }
 
 impl FakeHypervisor {
@@ -55,7 +61,17 @@ impl FakeHypervisor {
 
     /// The running machines and their devices.
     pub fn machines(&self) -> BTreeMap<SandboxId, Vec<DeviceId>> {
-        self.world().machines.clone()
+        let world = self.world();
+        world.machines.iter().map(|(id, machine)| (id.clone(), machine.devices.clone())).collect()
+    }
+
+    /// Ends a running machine as a crash would.
+    ///
+    /// # Panics
+    /// When there is no such machine.
+    pub fn crash(&self, id: &SandboxId) {
+        let machine = self.world().machines.remove(id).expect("the machine runs");
+        end(&machine.exit, ExitCause::Signaled(9));
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -86,13 +102,15 @@ impl Hypervisor for FakeHypervisor {
                 return Err(LaunchError::Exited { program: "fake", exit: exit(ExitCause::Exited(1)) });
             }
         }
-        self.world().machines.insert(spec.id.clone(), Vec::new());
+        let exit_sender = Arc::new(watch::channel(None).0);
+        let machine = Running { devices: Vec::new(), exit: exit_sender.clone() };
+        self.world().machines.insert(spec.id.clone(), machine);
         Ok(FakeMachine {
             hypervisor: self.clone(),
             id: spec.id.clone(),
             address: AgentAddress::Unix { socket: spec.runtime_dir.clone() },
             ports: Mutex::new(ports),
-            exit: watch::channel(None).0,
+            exit: exit_sender,
         })
     }
 }
@@ -104,18 +122,13 @@ pub struct FakeMachine {
     id: SandboxId,
     address: AgentAddress,
     ports: Mutex<RootPorts>,
-    exit: watch::Sender<Option<MachineExit>>,
+    exit: Arc<watch::Sender<Option<MachineExit>>>,
 }
 
 impl FakeMachine {
-    /// Ends the machine as a crash would.
-    pub fn die(&self, cause: ExitCause) {
+    fn die(&self) {
         self.hypervisor.world().machines.remove(&self.id);
-        self.exit.send_if_modified(|current| {
-            let first = current.is_none();
-            current.get_or_insert_with(|| exit(cause));
-            first
-        });
+        end(&self.exit, ExitCause::Signaled(9));
     }
 
     fn gone(&self) -> Option<MachineExit> {
@@ -129,7 +142,7 @@ impl FakeMachine {
     fn publish_devices(&self) {
         let devices = self.ports().devices().cloned().collect();
         if let Some(entry) = self.hypervisor.world().machines.get_mut(&self.id) {
-            *entry = devices;
+            entry.devices = devices;
         }
     }
 }
@@ -163,7 +176,7 @@ impl Machine for FakeMachine {
             }
             Some(Fault::Die) | None => {}
         }
-        self.die(ExitCause::Signaled(9));
+        self.die();
         Ok(self.exited().await)
     }
 }
@@ -173,7 +186,7 @@ impl Hotplug for FakeMachine {
         let device = spec.id.clone();
         let fault = self.hypervisor.call();
         if fault == Some(Fault::Die) {
-            self.die(ExitCause::Signaled(9));
+            self.die();
         }
         if let Some(exit) = self.gone() {
             return Err(PlugError::MachineGone { device, exit });
@@ -196,7 +209,7 @@ impl Hotplug for FakeMachine {
         let device = id.clone();
         let fault = self.hypervisor.call();
         if fault == Some(Fault::Die) {
-            self.die(ExitCause::Signaled(9));
+            self.die();
         }
         if let Some(exit) = self.gone() {
             return Err(UnplugError::MachineGone { device, exit });
@@ -214,6 +227,15 @@ impl Hotplug for FakeMachine {
         self.publish_devices();
         Ok(())
     }
+}
+
+/// The first end is the one that counts.
+fn end(known: &watch::Sender<Option<MachineExit>>, cause: ExitCause) {
+    known.send_if_modified(|known| {
+        let first = known.is_none();
+        known.get_or_insert_with(|| exit(cause));
+        first
+    });
 }
 
 fn exit(cause: ExitCause) -> MachineExit {

@@ -1,10 +1,13 @@
 //! A child process: one task owns it, tells its end to whoever asks, and sees that it does end.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use vc_hypervisor::ExitCause;
@@ -24,8 +27,9 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub(crate) struct Process {
     pid: u32,
     stderr: Tail,
+    /// Names this very process, also after its number was given to another.
+    handle: OwnedFd,
     exit: watch::Receiver<Option<ExitCause>>,
-    kill: watch::Sender<bool>,
 }
 
 impl Process {
@@ -43,18 +47,18 @@ impl Process {
         }
         let mut child = command.spawn()?;
         let pid = child.id().expect("it was not waited for yet");
+        let handle = open_handle(pid)?;
         let stderr = Tail::new(STDERR_KEPT);
         let pipe = child.stderr.take().expect("it was piped");
         let reading = tokio::spawn(stderr.clone().follow(pipe, || {}));
         let (exit_sender, exit) = watch::channel(None);
-        let (kill, killed) = watch::channel(false);
         tokio::spawn(async move {
-            let cause = reap(child, killed).await;
+            let cause = reap(child).await;
             // Its last words are still in the pipe; a grandchild that holds the pipe must not hold us.
             let _ = tokio::time::timeout(LAST_WORDS, reading).await;
             exit_sender.send_replace(Some(cause));
         });
-        Ok(Self { pid, stderr, exit, kill })
+        Ok(Self { pid, stderr, handle, exit })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -68,7 +72,8 @@ impl Process {
 
     /// Kills it. It has ended once [`Process::exited`] says so.
     pub(crate) fn kill(&self) {
-        self.kill.send_replace(true);
+        // The only error is that it has ended, which is what is wanted.
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
     /// Resolves when it has ended, and was reaped.
@@ -92,27 +97,21 @@ impl Process {
     }
 }
 
-async fn reap(mut child: Child, mut killed: watch::Receiver<bool>) -> ExitCause {
-    let status = tokio::select! {
-        status = child.wait() => status,
-        () = asked(&mut killed) => {
-            let _ = child.start_kill();
-            child.wait().await
-        }
-    };
-    match status {
-        Err(_) => ExitCause::Lost,
-        Ok(status) => {
-            use std::os::unix::process::ExitStatusExt;
-            let signal = status.signal().map(ExitCause::Signaled);
-            signal.or(status.code().map(ExitCause::Exited)).unwrap_or(ExitCause::Lost)
-        }
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
-/// Resolves when the process is to be killed, also because its handle was dropped.
-async fn asked(killed: &mut watch::Receiver<bool>) {
-    let _ = killed.wait_for(|killed| *killed).await;
+fn open_handle(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid is a positive i32");
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+async fn reap(mut child: Child) -> ExitCause {
+    let Ok(status) = child.wait().await else { return ExitCause::Lost };
+    let signal = status.signal().map(ExitCause::Signaled);
+    signal.or(status.code().map(ExitCause::Exited)).unwrap_or(ExitCause::Lost)
 }
 
 #[cfg(test)]

@@ -90,6 +90,11 @@ impl FakeAgent {
         self.change(|state| state.is_gone = true);
     }
 
+    /// Whether the connection has ended, by a fault or because the guest is gone.
+    pub fn is_disconnected(&self) -> bool {
+        self.state().is_gone
+    }
+
     /// Ends a process.
     ///
     /// # Panics

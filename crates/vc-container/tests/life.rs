@@ -1,0 +1,9 @@
+//! Whole lives on the fakes: as they should go, and with every call going wrong in turn.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
+
+#[path = "life/bench.rs"]
+mod bench;
+#[path = "life/faults.rs"]
+mod faults;
+#[path = "life/rules.rs"]
+mod rules;

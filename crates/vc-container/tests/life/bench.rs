@@ -1,0 +1,84 @@
+//! A sandbox on the fakes, and a look at what is left of it.
+
+use std::num::NonZeroU8;
+
+use oci_spec::runtime::{ProcessBuilder, Spec, SpecBuilder};
+use vc_agent::fake::{FakeAgent, FakeConnector};
+use vc_container::{Container, ContainerSpec, OperationError, Sandbox, SandboxSpec, Timing};
+use vc_hypervisor::fake::FakeHypervisor;
+use vc_hypervisor::{Accelerator, MachineSpec};
+use vc_storage::Layer;
+use vc_tests::Layers;
+use vc_types::{ContainerId, DeviceId, HostPath, MiB, SandboxId};
+
+pub(crate) struct Bench {
+    pub(crate) hypervisor: FakeHypervisor,
+    pub(crate) agent: FakeAgent,
+    pub(crate) spec: SandboxSpec,
+    layers: Vec<Layer>,
+    // Holds the images and the sandbox's directory.
+    _files: Layers,
+}
+
+impl Bench {
+    pub(crate) fn new(hypervisor: FakeHypervisor, agent: FakeAgent) -> Self {
+        let files = Layers::new();
+        let layers = ["top", "base"].map(|name| Layer::open(files.layer(name, |_| {})).unwrap());
+        let path = |name| HostPath::new(files.path().join(name)).unwrap();
+        let machine = MachineSpec {
+            id: "box".parse().unwrap(),
+            vcpus: NonZeroU8::MIN,
+            memory: MiB::new(256).unwrap(),
+            accelerator: Accelerator::Auto,
+            kernel: path("vmlinux"),
+            initrd: path("initrd"),
+            kernel_params: Vec::new(),
+            hotplug_ports: 8,
+            runtime_dir: path("run"),
+        };
+        let spec = SandboxSpec { machine, hostname: "box".into(), timing: Timing::default() };
+        Self { hypervisor, agent, spec, layers: layers.into(), _files: files }
+    }
+
+    pub(crate) async fn sandbox(&self) -> Result<Sandbox, OperationError> {
+        Sandbox::create(&self.hypervisor, &FakeConnector::new(&self.agent), self.spec.clone()).await
+    }
+
+    pub(crate) async fn container(&self, sandbox: &Sandbox, name: &str) -> Result<Container, OperationError> {
+        let spec = ContainerSpec { oci: command(name), layers: self.layers.clone() };
+        sandbox.create_container(id(name), spec).await
+    }
+
+    /// The disks plugged into the machine; none when it does not run.
+    pub(crate) fn disks(&self) -> Vec<DeviceId> {
+        self.hypervisor.machines().remove(&self.sandbox_id()).unwrap_or_default()
+    }
+
+    pub(crate) fn sandbox_id(&self) -> SandboxId {
+        self.spec.machine.id.clone()
+    }
+
+    /// Asserts that no container is left in machine and guest.
+    #[track_caller]
+    pub(crate) fn assert_no_container(&self, when: &str) {
+        assert_eq!(self.disks(), [], "disks {when}");
+        let left = self.agent.left();
+        assert!(left.containers.is_empty() && left.mounts.is_empty(), "{when}: {left:?}");
+    }
+
+    /// Asserts that nothing of the sandbox is left on the host.
+    #[track_caller]
+    pub(crate) fn assert_no_sandbox(&self, when: &str) {
+        assert!(self.hypervisor.machines().is_empty(), "machines {when}");
+        assert!(!self.spec.machine.runtime_dir.as_path().exists(), "directory {when}");
+    }
+}
+
+pub(crate) fn id(name: &str) -> ContainerId {
+    name.parse().unwrap()
+}
+
+fn command(name: &str) -> Spec {
+    let process = ProcessBuilder::default().args(vec![name.to_owned()]).cwd("/").build().unwrap();
+    SpecBuilder::default().process(process).build().unwrap()
+}
