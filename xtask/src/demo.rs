@@ -2,7 +2,6 @@
 //! containerd's EROFS snapshotter mounts them. Whatever happens, what was done is undone.
 
 mod container;
-mod layers;
 mod leftovers;
 mod snapshots;
 mod undo;
@@ -19,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::apt;
 use crate::tools::{self, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
-use crate::{guest, process};
+use crate::{guest, layers, process};
 use container::Rootfs;
 use undo::Undo;
 

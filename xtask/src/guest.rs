@@ -35,6 +35,7 @@ pub(crate) struct Options {
     modules: Option<PathBuf>,
     init: Option<PathBuf>,
     out: Option<PathBuf>,
+    compress: bool,
     update: bool,
 }
 
@@ -53,6 +54,7 @@ impl Options {
                 Long("modules") => options.modules = Some(arguments.value()?.into()),
                 Long("init") => options.init = Some(arguments.value()?.into()),
                 Long("out") => options.out = Some(arguments.value()?.into()),
+                Long("compress") => options.compress = true,
                 Long("update") => options.update = true,
                 other => return Err(other.unexpected().into()),
             }
@@ -74,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Builds the image unless it is already there; returns the directory that has it.
 pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     let started = Instant::now();
-    let directory = options.out.clone().unwrap_or_else(|| workspace.target.join("guest"));
+    let directory = options.out.clone().unwrap_or_else(|| workspace.guest_image());
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let _lock = lock(workspace)?;
 
@@ -83,11 +85,11 @@ pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf>
         None => init::build(workspace)?,
     };
     let source = Source::find(workspace, options)?;
-    let stamp = Stamp::of(&source, &init)?;
+    let stamp = Stamp::of(&source, &init, options.compress)?;
     let what = if stamp.is_on(&directory) {
         "is up to date"
     } else {
-        Output::make(&source, &init)?.write(&directory)?;
+        Output::make(&source, &init, options.compress)?.write(&directory)?;
         stamp.put_on(&directory)?;
         "is built"
     };

@@ -7,8 +7,10 @@
 )]
 
 mod apt;
+mod bench;
 mod demo;
 mod guest;
+mod layers;
 mod process;
 mod test;
 mod tidy;
@@ -23,10 +25,15 @@ use lexopt::prelude::*;
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR] [--update]
-        builds the guest image (vmlinux, initrd, manifest.json) below target/guest
+  guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR]
+        [--compress] [--update]
+        builds the guest image (vmlinux, initrd, manifest.json) below target/guest;
+        --compress for an initrd of half the size that takes longer to start,
+        --update for the newest kernel package instead of the one at hand
   demo  runs a container from EROFS layers in a virtual machine, and leaves nothing behind
   test  installs what the tests need and runs every check there is
+  bench boot [--rounds N] [--accel tcg|kvm]
+        times `vc run` next to a bare QEMU that boots the same image
   tidy  checks the tree: directions of dependencies, lints, change log, ...
 ";
 
@@ -50,6 +57,7 @@ fn run() -> Result<ExitCode> {
     };
     match command.as_str() {
         "guest" => guest::run(&guest::Options::parse(&mut arguments)?)?,
+        "bench" => bench::run(&bench::Options::parse(&mut arguments)?)?,
         "demo" => {
             no_more(&mut arguments)?;
             demo::run()?;

@@ -113,6 +113,7 @@ fn guest_image(workspace: &Workspace) -> Result<Count> {
 fn tests(workspace: &Workspace) -> Result<Count> {
     let mut command = workspace.cargo();
     command.args(["nextest", "run", "--locked", "--workspace", "--all-features", "--no-fail-fast"]);
+    command.env("VC_GUEST", workspace.guest_image());
     count::run(&mut command)
 }
 

@@ -72,11 +72,16 @@ impl Workspace {
         command
     }
 
-    /// `program`, with our tools behind the user's.
-    pub(crate) fn command(&self, program: &Path) -> Command {
+    /// The command `vc` that was built here, with our guest image, and our tools behind the user's.
+    pub(crate) fn vc(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env("PATH", self.path());
+        command.env("PATH", self.path()).env("VC_GUEST", self.guest_image());
         command
+    }
+
+    /// Where the guest image goes unless someone asks for another place.
+    pub(crate) fn guest_image(&self) -> PathBuf {
+        self.target.join("guest")
     }
 
     /// Where programs go that the project installs for itself; they are in its `bin/`.

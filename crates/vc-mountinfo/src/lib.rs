@@ -13,7 +13,9 @@
 //! ```
 
 mod bytes;
+mod cache;
 mod device;
+mod device_use;
 pub mod erofs;
 mod escape;
 mod file_id;
@@ -21,19 +23,31 @@ mod lookup;
 mod loop_device;
 mod mount;
 pub mod mountinfo;
+mod mounts;
 mod overlay;
 mod pin;
+pub mod proc_mounts;
+mod process;
 mod sys;
+mod table;
 mod walk;
+mod watch;
 
+pub use cache::{CachedLookup, MountOrigin};
 pub use device::{DeviceNumber, InvalidDeviceNumber};
+pub use device_use::{DeviceUse, DeviceUseError, device_uses};
 pub use escape::unescape;
 pub use file_id::FileId;
 pub use lookup::{Lookup, LookupError, Symlinks, Way};
 pub use loop_device::{LoopError, LoopFile};
 pub use mount::{Fields, Mount};
+pub use mountinfo::{MountInfoReader, ReadError};
+pub use mounts::Mounts;
 pub use overlay::{LowerDir, OverlayError, OverlayOptions};
 pub use pin::{Pin, PinError};
+pub use process::{ProcessView, ProcessViewError};
+pub use table::MountTable;
+pub use watch::{MountEvent, MountEvents, MountWatch};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

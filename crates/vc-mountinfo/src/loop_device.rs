@@ -59,26 +59,23 @@ impl LoopFile {
     pub fn behind(device: DeviceNumber) -> Result<Self, LoopError> {
         let node = Node::find(device)?;
         let handle = open(&node)?;
-        // A rename between the reading of the name and the look at the file is tried again.
+        let (path, error) = match look(&node, &handle)? {
+            Ok(file) => return Ok(file),
+            Err(failure) => failure,
+        };
+        // The file may have been renamed between the reading of its name and the look at it.
         const TRIES: usize = 3;
-        let mut before: Option<PathBuf> = None;
+        let mut renamed = false;
         for _ in 0..TRIES {
-            let attachment = Attachment::read(&node, &handle)?;
-            let path = node.backing_file()?;
-            let found = identity(&path, &attachment.status);
-            let mut again = Attachment::read(&node, &handle)?;
-            // Flags may change while in use; what counts is which file it is.
-            again.status.flags = attachment.status.flags;
-            if again != attachment {
-                return Err(LoopError::Rebound { number: node.number });
-            }
-            match found {
-                Ok(id) => return Self::new(&node, path, id, &attachment),
-                Err(error) if node.backing_file()? == path => return Err(error.explain(node.number, path)),
-                Err(_) => before = Some(path),
+            match look(&node, &handle)? {
+                Ok(file) => return Ok(file),
+                Err((again, _)) => renamed |= again != path,
             }
         }
-        Err(LoopError::Renamed { number: node.number, before: before.unwrap_or_default() })
+        if renamed {
+            return Err(LoopError::Renamed { number: node.number, before: path });
+        }
+        Err(error.explain(node.number, path))
     }
 
     /// The file, if the device is all of it.
@@ -151,6 +148,23 @@ impl Attachment {
 
     fn id(&self) -> FileId {
         FileId { device: self.status.device, inode: self.status.inode }
+    }
+}
+
+/// Reads the name once and looks whether it is that of the file behind the device; if not, the name and why.
+fn look(node: &Node, handle: &File) -> Result<Result<LoopFile, (PathBuf, NoIdentity)>, LoopError> {
+    let attachment = Attachment::read(node, handle)?;
+    let path = node.backing_file()?;
+    let found = identity(&path, &attachment.status);
+    let mut again = Attachment::read(node, handle)?;
+    // Flags may change while in use; what counts is which file it is.
+    again.status.flags = attachment.status.flags;
+    if again != attachment {
+        return Err(LoopError::Rebound { number: node.number });
+    }
+    match found {
+        Ok(id) => LoopFile::new(node, path, id, &attachment).map(Ok),
+        Err(error) => Ok(Err((path, error))),
     }
 }
 

@@ -18,7 +18,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::DeviceNumber;
-use crate::bytes::{os_str, path};
+use crate::bytes::{lines, os_str, path};
 use crate::device::{self, number};
 use crate::escape::unescape;
 use crate::sys::find_byte;
@@ -31,16 +31,7 @@ pub use reader::{MountInfoReader, ReadError};
 ///
 /// A malformed line is an `Err` item and does not end the iteration.
 pub fn parse(text: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, MalformedLine>> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let end = find_byte(b'\n', rest).unwrap_or(rest.len());
-        let line = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
-        Some(Entry::parse(line))
-    })
+    lines(text).map(Entry::parse)
 }
 
 /// A line that is not of the form the kernel documents.

@@ -9,7 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 mod c_path;
+pub(crate) mod fanotify;
 pub(crate) mod ioctl;
+pub(crate) mod listmount;
+pub(crate) mod poll;
 pub(crate) mod statmount;
 pub(crate) mod statx;
 
@@ -47,4 +50,55 @@ pub(crate) fn open_path(dir: Option<BorrowedFd<'_>>, path: &Path, follow: bool) 
         // SAFETY: openat succeeded, so `fd` is open and nobody else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     })
+}
+
+/// Opens the absolute `path` with `O_PATH` as a process whose root directory is `root` would
+/// (`openat2(2)`, Linux 5.6): symlinks lead nowhere outside of it.
+pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, follow: bool) -> io::Result<OwnedFd> {
+    /// `struct open_how`.
+    #[repr(C)]
+    struct How {
+        flags: u64,
+        mode: u64,
+        resolve: u64,
+    }
+    const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+    const RESOLVE_IN_ROOT: u64 = 0x10;
+    let no_follow = if follow { 0 } else { libc::O_NOFOLLOW };
+    let flags = libc::O_PATH | libc::O_CLOEXEC | no_follow;
+    let how = How {
+        flags: u64::from(flags.cast_unsigned()),
+        mode: 0,
+        resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    };
+    with_c_path(path, |path| {
+        // SAFETY: `path` is a C string and `how` a `struct open_how` of the size given; both live through
+        // the call.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                root.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<How>(),
+            )
+        };
+        let fd = i32::try_from(check(fd)?).map_err(io::Error::other)?;
+        // SAFETY: openat2 succeeded, so `fd` is open and nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    })
+}
+
+/// The block size and the number of blocks of the filesystem that `fd` is on (`fstatvfs(3)`).
+pub(crate) fn filesystem_size(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: fstatvfs writes one `struct statvfs` to `stat`.
+    check(unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: zeroed above and made of integers.
+    let stat = unsafe { stat.assume_init() };
+    // The fields are narrower on 32-bit machines.
+    fn wide(number: impl Into<u64>) -> u64 {
+        number.into()
+    }
+    Ok((wide(stat.f_bsize), wide(stat.f_blocks)))
 }

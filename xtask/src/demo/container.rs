@@ -1,5 +1,6 @@
 //! The demo's container: what it is told to do, and whether it did that.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,7 +25,7 @@ const EXIT_CODE: i32 = 7;
 /// Tells of itself what shows that it is a container, in a machine of its own, on the merged layers.
 const SCRIPT: &str = r#"
 echo "kernel      $(uname -sr)"
-echo "process 1   $(tr '\0' ' ' < /proc/1/cmdline | cut -c1-40)"
+echo "process 1   $(cat /proc/1/comm), and this is process $$"
 echo "cgroup      $(cat /proc/self/cgroup)"
 echo "namespaces  $(for n in cgroup ipc mnt pid uts; do readlink /proc/self/ns/$n; done | tr '\n' ' ')"
 echo "message     $(cat /srv/message)"
@@ -44,10 +45,12 @@ const EXPECTED: [&str; 5] = [
     "writable    yes",
 ];
 
-/// Runs the container and checks its output and its exit code.
+/// Runs the container and checks its output, its exit code, and that `vc` removed what it made for itself.
 pub(super) fn run(workspace: &Workspace, vc: &Path, rootfs: &Rootfs) -> Result<()> {
-    let mut command = workspace.command(vc);
-    command.arg("run").arg("--timeline");
+    // Not below the target directory: a socket's path may have 107 bytes at most.
+    let runtime = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let mut command = workspace.vc(vc);
+    command.env("XDG_RUNTIME_DIR", runtime.path()).args(["run", "--timeline"]);
     match rootfs {
         Rootfs::Mount(mount) => {
             command.arg("--rootfs-mount").arg(mount.to_string());
@@ -66,6 +69,8 @@ pub(super) fn run(workspace: &Workspace, vc: &Path, rootfs: &Rootfs) -> Result<(
     for expected in EXPECTED {
         ensure!(lines.iter().any(|line| line == expected), "the container should have written `{expected}`");
     }
+    let left = fs::read_dir(runtime.path())?.next();
+    ensure!(left.is_none(), "vc left a file in its runtime directory: {left:?}");
     Ok(())
 }
 

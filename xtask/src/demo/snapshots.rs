@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount as mount_2, unmount};
 use serde_json::{Value, json};
 
-use super::layers::Layer;
 use super::undo::Undo;
+use crate::layers::Layer;
 use crate::process;
 
 /// Mounts the layers, the lowest first: the topmost from its file where the kernel can (Linux 6.12 and later), as

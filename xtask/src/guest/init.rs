@@ -22,16 +22,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
         bail!("the workspace has no {PACKAGE} to be /init; name a static program with --init");
     }
     let mut command = workspace.cargo();
-    command.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--profile=guest-agent",
-        "--package",
-        PACKAGE,
-        "--target",
-        TARGET,
-    ]);
+    command.args(["build", "--locked", "--profile=guest-agent", "--package", PACKAGE, "--target", TARGET]);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
     process::show(&mut command)?;
     Ok(workspace.target.join(TARGET).join("guest-agent").join(PACKAGE))

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::modules::Module;
 use super::source::{Kernel, Source};
 use super::stamp::Stamp;
-use super::{init, initrd};
+use super::{init, initrd, lz4};
 
 /// The names of the image's files, in the order of [`Output`]'s fields.
 pub(super) const FILES: [&str; 3] = ["vmlinux", "initrd", "manifest.json"];
@@ -25,13 +25,16 @@ pub(super) struct Output {
 
 impl Output {
     /// Makes the image; the same inputs give the same bytes.
-    pub(super) fn make(source: &Source, init: &Path) -> Result<Self> {
+    ///
+    /// Compressing makes the initrd half as large, and a start under emulation about 90 ms longer.
+    pub(super) fn make(source: &Source, init: &Path, compress: bool) -> Result<Self> {
         println!("guest: unpacking the kernel");
         let kernel = source.read()?;
         println!("guest: kernel {}, {} modules", kernel.release, kernel.modules.modules.len());
         let init_data = fs::read(init).with_context(|| format!("cannot read {}", init.display()))?;
         ensure!(init::is_static(&init_data)?, "{} is not static, so it cannot be /init", init.display());
-        let initrd = initrd::pack(&init_data, &kernel.modules)?;
+        let archive = initrd::pack(&init_data, &kernel.modules)?;
+        let initrd = if compress { lz4::compress(&archive)? } else { archive };
         let manifest = serde_json::to_vec_pretty(&manifest(&kernel, &init_data, &initrd))?;
         for (name, data) in [("vmlinux", &kernel.vmlinux), ("initrd", &initrd)] {
             println!("guest: {name} {:.1} MiB", mebibytes(data.len()));

@@ -15,10 +15,10 @@ pub(super) struct Stamp(String);
 
 impl Stamp {
     /// The stamp that an image from these inputs gets. This program is an input too: it decides what goes in.
-    pub(super) fn of(source: &Source, init: &Path) -> Result<Self> {
+    pub(super) fn of(source: &Source, init: &Path, compress: bool) -> Result<Self> {
         let inputs = source.files().into_iter().chain([init.to_owned(), PathBuf::from("/proc/self/exe")]);
         let lines = inputs.map(|input| line(&input)).collect::<Result<String>>()?;
-        Ok(Self(lines))
+        Ok(Self(format!("{lines}compress {compress}\n")))
     }
 
     /// Whether the image in `directory` is whole and was made from the inputs of this stamp.
@@ -64,8 +64,8 @@ mod tests {
     fn a_changed_input_or_a_missing_file_means_another_image() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let stamp =
-            || Stamp::of(&Source::Files { kernel: at("kernel"), modules: None }, &at("init")).unwrap();
+        let source = Source::Files { kernel: at("kernel"), modules: None };
+        let stamp = || Stamp::of(&source, &at("init"), false).unwrap();
         for name in ["kernel", "init"].iter().chain(&output::FILES) {
             fs::write(at(name), name).unwrap();
         }
@@ -73,6 +73,8 @@ mod tests {
         assert!(!stamp().is_on(directory.path()), "no stamp yet");
         stamp().put_on(directory.path()).unwrap();
         assert!(stamp().is_on(directory.path()));
+        let compressed = Stamp::of(&source, &at("init"), true).unwrap();
+        assert!(!compressed.is_on(directory.path()), "another option");
         fs::write(at("init"), "another").unwrap();
         assert!(!stamp().is_on(directory.path()), "/init has changed");
 

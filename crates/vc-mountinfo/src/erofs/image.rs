@@ -83,6 +83,14 @@ pub enum ImageError {
         /// How long the file is, in bytes.
         length: u64,
     },
+    /// It has features that this crate does not know, so what it reads of it may be wrong.
+    #[error("{path:?} uses EROFS features that are not known here: {features:#x}")]
+    UnknownFeatures {
+        /// The file.
+        path: PathBuf,
+        /// The unknown bits of [`Superblock::feature_incompat`].
+        features: u32,
+    },
     /// Some of its data is in other files, which nothing in it names.
     #[error(
         "{path:?} is a multi-device image: its data is in {extra_devices} more files, which it does not name"
@@ -117,6 +125,10 @@ impl ErofsImage {
             return Err(ImageError::Truncated { path, wanted, length });
         }
         check_checksum(&path, &file, &superblock)?;
+        let features = superblock.feature_incompat & !Superblock::KNOWN_INCOMPAT;
+        if features != 0 {
+            return Err(ImageError::UnknownFeatures { path, features });
+        }
         if superblock.extra_devices > 0 {
             return Err(ImageError::MultiDevice { path, extra_devices: superblock.extra_devices });
         }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::image::{ErofsImage, ImageError};
 use crate::loop_device::{LoopError, LoopFile};
+use crate::sys::filesystem_size;
 use crate::sys::ioctl::filesystem_uuid;
-use crate::{DeviceNumber, Fields, Lookup, LookupError, Mount, Pin, PinError, Symlinks};
+use crate::{DeviceNumber, LookupError, Mount, Pin, PinError};
 
 /// The image behind one layer.
 #[derive(Debug)]
@@ -38,12 +39,12 @@ pub enum Via {
     File,
 }
 
-/// What the comparison of UUIDs came to. When they differ there is no layer but an error.
+/// What the comparison of UUIDs came to. When they differ, or the sizes do, there is no layer but an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UuidCheck {
     /// They are the same. Copies of an image share it.
     Same,
-    /// The image has none.
+    /// The image has none; only block size and number of blocks were compared.
     None,
     /// The kernel does not tell that of the mounted filesystem (before Linux 6.9).
     Unknown,
@@ -142,24 +143,6 @@ pub enum LayerError {
     },
 }
 
-/// The image file behind the EROFS layer mounted at `directory`.
-///
-/// The mount is pinned meanwhile, so nothing can take its place.
-///
-/// # Errors
-/// [`LayerError`] tells what of the way from the directory to a usable file does not hold.
-pub fn layer_image(directory: impl AsRef<Path>) -> Result<LayerImage, LayerError> {
-    let directory = directory.as_ref();
-    let pin = Pin::open(directory, Symlinks::Follow).map_err(LayerError::Open)?;
-    let mut lookup = lookup();
-    image_of(directory, &pin, lookup.of(&pin))
-}
-
-/// A look-up that asks for what a layer needs.
-pub(super) fn lookup() -> Lookup {
-    Lookup::new().fields(Fields { root: true, fs_options: true, mount_point: false })
-}
-
 /// The image behind the mount of which `pin` is the root.
 pub(super) fn image_of(
     directory: &Path,
@@ -174,7 +157,7 @@ pub(super) fn image_of(
         let (image, file) = open_loop(mount.device, directory)?;
         (image, Via::Loop(file))
     };
-    let uuid_check = compare_uuids(pin, &image)
+    let uuid_check = compare(pin, &image)
         .ok_or_else(|| LayerError::Replaced { directory: directory.into(), file: image.path().into() })?;
     Ok(LayerImage { directory: directory.into(), image, via, uuid_check, data_only: false })
 }
@@ -235,16 +218,20 @@ fn open_image(path: &Path, directory: &Path) -> Result<ErofsImage, LayerError> {
     })
 }
 
-/// Compares the UUID of the mounted filesystem with the image's; `None` when they differ.
-fn compare_uuids(root: &Pin, image: &ErofsImage) -> Option<UuidCheck> {
+/// Compares the mounted filesystem with the image; `None` when they differ.
+fn compare(root: &Pin, image: &ErofsImage) -> Option<UuidCheck> {
     const NONE: [u8; 16] = [0; 16];
+    let of_image = image.superblock();
+    // Tells images without a UUID apart, as far as their sizes differ.
+    let size = filesystem_size(root.as_fd()).ok();
+    if size.is_some_and(|mounted| mounted != (u64::from(of_image.block_size), of_image.blocks)) {
+        return None;
+    }
     // The ioctl does not take O_PATH handles.
     let opened = File::open(format!("/proc/thread-self/fd/{}", root.as_fd().as_raw_fd()));
-    let mounted = opened.and_then(|root| filesystem_uuid(root.as_fd()));
-    match (mounted, image.superblock().uuid) {
-        (Err(e), NONE) if e.raw_os_error() == Some(libc::ENOTTY) => Some(UuidCheck::None),
-        (Err(_), _) => Some(UuidCheck::Unknown),
-        (Ok(NONE), NONE) => Some(UuidCheck::None),
+    match (opened.and_then(|root| filesystem_uuid(root.as_fd())), of_image.uuid) {
+        (Ok(NONE) | Err(_), NONE) => Some(UuidCheck::None),
         (Ok(mounted), of_image) => (mounted == of_image).then_some(UuidCheck::Same),
+        (Err(_), _) => Some(UuidCheck::Unknown),
     }
 }

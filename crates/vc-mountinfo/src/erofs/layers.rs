@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::layer::{LayerError, LayerImage, image_of, lookup};
+use super::layer::{LayerError, LayerImage, image_of};
 use crate::overlay::{LowerDir, OverlayError, OverlayOptions};
-use crate::{Lookup, LookupError, Pin, Symlinks};
+use crate::{Fields, Lookup, LookupError, Pin, Symlinks, Way};
 
 /// The image of one of the layers is not known, or not usable.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,14 @@ pub enum RootfsError {
     Layers(LayersError),
 }
 
+/// The image behind the EROFS layer mounted at `directory`.
+///
+/// # Errors
+/// As [`LayerLookup::image`].
+pub fn layer_image(directory: impl AsRef<Path>) -> Result<LayerImage, LayerError> {
+    LayerLookup::new().image(directory)
+}
+
 /// The images behind the lower directories of a root filesystem, in their order.
 ///
 /// The directories are those of [`OverlayOptions::lower`], or plain paths.
@@ -76,24 +84,107 @@ pub enum RootfsError {
 /// ```
 ///
 /// # Errors
-/// [`LayersError`] for the first layer without a usable image.
+/// As [`LayerLookup::images`].
 pub fn layer_images<D: Into<LowerDir>>(
     directories: impl IntoIterator<Item = D>,
 ) -> Result<Vec<LayerImage>, LayersError> {
-    let directories: Vec<LowerDir> = directories.into_iter().map(Into::into).collect();
-    layers(&mut lookup(), &directories)
+    LayerLookup::new().images(directories)
 }
 
 /// The images behind the layers of the overlay mounted at `rootfs`, top first.
 ///
-/// `base` is where relative lower directories start: the working directory of whoever mounted it.
-///
 /// # Errors
-/// [`RootfsError`] when `rootfs` is not an overlay, or one of its layers has no usable image.
+/// As [`LayerLookup::of_overlay`].
 pub fn overlay_layers(rootfs: impl AsRef<Path>, base: Option<&Path>) -> Result<Vec<LayerImage>, RootfsError> {
-    let mut lookup = lookup();
-    let lower = overlay_lower_dirs(&mut lookup, rootfs.as_ref(), base)?;
-    layers(&mut lookup, &lower).map_err(RootfsError::Layers)
+    LayerLookup::new().of_overlay(rootfs, base)
+}
+
+/// Finds the images behind layers; the functions beside it make one for a single question.
+#[derive(Debug)]
+pub struct LayerLookup {
+    lookup: Lookup,
+}
+
+impl Default for LayerLookup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LayerLookup {
+    /// Looks up mounts by the best way.
+    pub fn new() -> Self {
+        let lookup = Lookup::new().symlinks(Symlinks::Follow);
+        Self { lookup: lookup.fields(Fields { root: true, fs_options: true, mount_point: false }) }
+    }
+
+    /// Looks up mounts by this way only.
+    #[must_use]
+    pub fn forced(self, way: Way) -> Self {
+        Self { lookup: self.lookup.forced(way) }
+    }
+
+    /// The image behind the EROFS layer mounted at `directory`.
+    ///
+    /// The mount is pinned meanwhile, so nothing can take its place.
+    ///
+    /// # Errors
+    /// [`LayerError`] tells what of the way from the directory to a usable file does not hold.
+    pub fn image(&mut self, directory: impl AsRef<Path>) -> Result<LayerImage, LayerError> {
+        let directory = directory.as_ref();
+        let pin = Pin::open(directory, Symlinks::Follow).map_err(LayerError::Open)?;
+        image_of(directory, &pin, self.lookup.of(&pin))
+    }
+
+    /// The images behind the lower directories of a root filesystem, in their order.
+    ///
+    /// All are pinned, then looked up at once, then each image is opened.
+    ///
+    /// # Errors
+    /// [`LayersError`] for the first layer without a usable image.
+    pub fn images<D: Into<LowerDir>>(
+        &mut self,
+        directories: impl IntoIterator<Item = D>,
+    ) -> Result<Vec<LayerImage>, LayersError> {
+        let directories: Vec<LowerDir> = directories.into_iter().map(Into::into).collect();
+        let failed = |index: usize, source| LayersError {
+            index: index + 1,
+            count: directories.len(),
+            directory: directories[index].path.clone(),
+            source,
+        };
+        let pins = directories.iter().enumerate().map(|(index, directory)| {
+            Pin::open(&directory.path, Symlinks::Follow).map_err(|e| failed(index, LayerError::Open(e)))
+        });
+        let pins = pins.collect::<Result<Vec<_>, _>>()?;
+        let mounts = self.lookup.all_of(&pins);
+        // Each pin is dropped when its image is open: an overlay may have 500 layers, a process 1024 files.
+        let layers = directories.iter().zip(pins).zip(mounts).enumerate();
+        let layers = layers.map(|(index, ((directory, pin), mount))| {
+            image_of(&directory.path, &pin, mount)
+                .map(|layer| LayerImage { data_only: directory.data_only, ..layer })
+                .map_err(|source| failed(index, source))
+        });
+        layers.collect()
+    }
+
+    /// The images behind the layers of the overlay mounted at `rootfs`, top first.
+    ///
+    /// `base` is where relative lower directories start: the working directory of whoever mounted it.
+    ///
+    /// The overlay tells its lower directories by name only. So they must be as they were when it was
+    /// mounted: one that something else was mounted over since is taken for the layer.
+    ///
+    /// # Errors
+    /// [`RootfsError`] when `rootfs` is not an overlay, or one of its layers has no usable image.
+    pub fn of_overlay(
+        &mut self,
+        rootfs: impl AsRef<Path>,
+        base: Option<&Path>,
+    ) -> Result<Vec<LayerImage>, RootfsError> {
+        let lower = overlay_lower_dirs(&mut self.lookup, rootfs.as_ref(), base)?;
+        self.images(lower).map_err(RootfsError::Layers)
+    }
 }
 
 /// The lower directories of the overlay mounted at `rootfs`, absolute, top first.
@@ -117,26 +208,4 @@ fn overlay_lower_dirs(
         Some(relative) => Err(RootfsError::Relative { rootfs: name(), lower: relative.path.clone() }),
         None => Ok(overlay.lower),
     }
-}
-
-/// Pins all layers, looks all of them up at once, then opens the image of each.
-fn layers(lookup: &mut Lookup, directories: &[LowerDir]) -> Result<Vec<LayerImage>, LayersError> {
-    let failed = |index: usize, source| LayersError {
-        index: index + 1,
-        count: directories.len(),
-        directory: directories[index].path.clone(),
-        source,
-    };
-    let pins = directories.iter().enumerate().map(|(index, directory)| {
-        Pin::open(&directory.path, Symlinks::Follow).map_err(|e| failed(index, LayerError::Open(e)))
-    });
-    let pins = pins.collect::<Result<Vec<_>, _>>()?;
-    let mounts = lookup.all_of(&pins);
-    let layers = directories.iter().zip(&pins).zip(mounts).enumerate();
-    let layers = layers.map(|(index, ((directory, pin), mount))| {
-        image_of(&directory.path, pin, mount)
-            .map(|layer| LayerImage { data_only: directory.data_only, ..layer })
-            .map_err(|source| failed(index, source))
-    });
-    layers.collect()
 }

@@ -40,6 +40,8 @@ impl Superblock {
     /// How long it is, in bytes.
     pub const LENGTH: usize = 128;
 
+    /// The features a reader must know as of Linux 6.18, up to `EROFS_FEATURE_INCOMPAT_METABOX`.
+    pub(super) const KNOWN_INCOMPAT: u32 = 0x1ff;
     const COMPAT_CHECKSUM: u32 = 0x1;
     const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
     const INCOMPAT_48_BIT: u32 = 0x80;

@@ -5,59 +5,64 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::place::Place;
-use super::{LookupError, Refusal, Symlinks, Way, is_refusal};
+use super::error::{LookupError, Refusal};
+use super::find::Query;
+use super::{Settings, Symlinks, Way};
 use crate::mount::Mount;
 use crate::mountinfo::{Entry, MountInfoReader, ReadError};
+use crate::process::OWN_TABLE;
 use crate::sys::statx::{self, statx_fd};
 use crate::walk::{Node, walk};
-
-/// The caller's own table. `self` would be that of the process's first thread, which may be in another
-/// mount namespace.
-const TABLE: &str = "/proc/thread-self/mountinfo";
 
 /// What to search the table for.
 #[derive(Debug)]
 pub(super) enum Key {
-    /// The mount with this id, which cannot be given to another one while the handle is open.
-    Id { id: u32, _pin: OwnedFd },
+    /// The mount with this id, which cannot be given to another one while the handle is open: this, or the
+    /// caller's.
+    Id { id: u32, _pin: Option<OwnedFd> },
     /// The visible mount at this absolute path.
     Path(PathBuf),
 }
 
 impl Key {
-    pub(super) fn by_id(place: &Place<'_>, symlinks: Symlinks) -> Result<Self, Refusal> {
-        let refusal = |source: io::Error| {
-            Refusal::new(is_refusal(&source), LookupError::Stat { path: place.name(), source })
+    pub(super) fn by_id(query: &Query<'_>, symlinks: Symlinks) -> Result<Self, Refusal> {
+        let path = || query.place.name();
+        let refusal = |e| Refusal::of_call(e, |source| LookupError::Stat { path: path(), source });
+        let pin = query.place.pin(symlinks).map_err(refusal)?;
+        let stat = match &pin {
+            Some(pin) => statx_fd(pin.as_fd(), statx::MNT_ID),
+            None => query.place.statx(symlinks, statx::MNT_ID),
         };
-        let pin = place.pin(symlinks).map_err(refusal)?;
-        let stat = statx_fd(pin.as_fd(), statx::MNT_ID).map_err(refusal)?;
+        let stat = stat.map_err(refusal)?;
         let id = stat.mount_id(statx::MNT_ID).and_then(|id| u32::try_from(id).ok());
         match (id, stat.is_mount_root()) {
-            (Some(id), Some(true)) => Ok(Self::Id { id, _pin: pin }),
-            (Some(_), Some(false)) => Err(Refusal::Final(LookupError::NotMountPoint { path: place.name() })),
-            _ => Err(Refusal::TryNext(LookupError::Unsupported { path: place.name(), way: Way::MountId })),
+            (Some(id), is_root) if query.covering || is_root == Some(true) => Ok(Self::Id { id, _pin: pin }),
+            (Some(_), Some(_)) => Err(Refusal::Final(LookupError::NotMountPoint { path: path() })),
+            _ => Err(Refusal::TryNext(LookupError::Unsupported { path: path(), way: Way::MountId })),
         }
     }
 
-    pub(super) fn by_path(place: &Place<'_>, symlinks: Symlinks) -> Result<Self, LookupError> {
-        let path = place.absolute(symlinks);
-        path.map(Self::Path).map_err(|source| LookupError::Stat { path: place.name(), source })
+    pub(super) fn by_path(query: &Query<'_>, symlinks: Symlinks) -> Result<Self, LookupError> {
+        let path = query.place.absolute(symlinks);
+        path.map(Self::Path).map_err(|source| LookupError::Stat { path: query.place.name(), source })
     }
 }
 
 /// The mounts for `keys`, in their order, by one pass over the table.
-pub(super) fn find(places: &[Place<'_>], keys: &[Key]) -> Vec<Result<Mount<'static>, LookupError>> {
+pub(super) fn find(
+    settings: &Settings,
+    queries: &[Query<'_>],
+    keys: &[Key],
+) -> Vec<Result<Mount<'static>, LookupError>> {
     let mut search = Search::new(keys);
-    match File::open(TABLE).and_then(|table| search.read(table)) {
-        Ok(()) => places.iter().enumerate().map(|(index, place)| search.result(index, place)).collect(),
+    let table = settings.process.as_ref().map_or_else(|| OWN_TABLE.into(), |process| process.table());
+    match File::open(table).and_then(|table| search.read(table)) {
+        Ok(()) => queries.iter().enumerate().map(|(index, query)| search.result(index, query)).collect(),
         Err(error) => {
             // One failure, told for each path.
             let again = || error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error);
-            places
-                .iter()
-                .map(|place| Err(LookupError::Table { path: place.name(), source: again() }))
-                .collect()
+            let failed = |query: &Query<'_>| LookupError::Table { path: query.place.name(), source: again() };
+            queries.iter().map(|query| Err(failed(query))).collect()
         }
     }
 }
@@ -112,16 +117,16 @@ impl<'k> Search<'k> {
         settled
     }
 
-    fn result(&mut self, index: usize, place: &Place<'_>) -> Result<Mount<'static>, LookupError> {
+    fn result(&mut self, index: usize, query: &Query<'_>) -> Result<Mount<'static>, LookupError> {
         let found = match &self.keys[index] {
             Key::Id { .. } => self.by_id[index].take(),
             Key::Path(path) => match walk(&self.on_the_way, path) {
-                Some(mount) if mount.mount_point() == path => Some(mount.clone()),
-                Some(_) => return Err(LookupError::NotMountPoint { path: place.name() }),
+                Some(mount) if query.covering || mount.mount_point() == path => Some(mount.clone()),
+                Some(_) => return Err(LookupError::NotMountPoint { path: query.place.name() }),
                 None => None,
             },
         };
-        found.ok_or_else(|| LookupError::NotListed { path: place.name(), malformed: self.malformed })
+        found.ok_or_else(|| LookupError::NotListed { path: query.place.name(), malformed: self.malformed })
     }
 }
 

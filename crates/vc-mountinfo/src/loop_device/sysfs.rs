@@ -34,7 +34,8 @@ impl Node {
     pub(super) fn find(device: DeviceNumber) -> Result<Self, LoopError> {
         let link = PathBuf::from(format!("/sys/dev/block/{device}"));
         let directory = fs::canonicalize(&link).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => LoopError::NotLoop { device },
+            // Not without sysfs, though.
+            io::ErrorKind::NotFound if Path::new("/sys/dev/block").exists() => LoopError::NotLoop { device },
             _ => LoopError::Sysfs { path: link, source },
         })?;
         let partition = Partition::read(&directory)?;

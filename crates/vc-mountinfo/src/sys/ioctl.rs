@@ -9,6 +9,7 @@ use crate::DeviceNumber;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const BLKGETDISKSEQ: u32 = 0x8008_1280;
 const FS_IOC_GETFSUUID: u32 = 0x8011_1500;
+const NS_GET_MNTNS_ID: u32 = 0x8008_b705;
 
 /// `struct loop_info64`; what this crate does not read has no name.
 #[repr(C)]
@@ -16,7 +17,7 @@ const FS_IOC_GETFSUUID: u32 = 0x8011_1500;
 struct RawLoopInfo {
     device: u64,
     inode: u64,
-    _rdevice: u64,
+    rdevice: u64,
     offset: u64,
     size_limit: u64,
     _number_and_encryption: [u32; 3],
@@ -32,6 +33,8 @@ pub(crate) struct LoopStatus {
     /// The device number of the filesystem the file is on.
     pub(crate) device: DeviceNumber,
     pub(crate) inode: u64,
+    /// The number of the block device the file is, if it is one.
+    pub(crate) block_device: DeviceNumber,
     pub(crate) offset: u64,
     pub(crate) size_limit: u64,
     pub(crate) flags: u32,
@@ -47,6 +50,7 @@ pub(crate) fn loop_status(device: BorrowedFd<'_>) -> io::Result<LoopStatus> {
     Ok(LoopStatus {
         device: DeviceNumber::decode(info.device),
         inode: info.inode,
+        block_device: DeviceNumber::decode(info.rdevice),
         offset: info.offset,
         size_limit: info.size_limit,
         flags: info.flags,
@@ -69,4 +73,12 @@ pub(crate) fn filesystem_uuid(file: BorrowedFd<'_>) -> io::Result<[u8; 16]> {
     let mut uuid = [0; 16];
     uuid.copy_from_slice(&answer[1..]);
     Ok(uuid)
+}
+
+/// `NS_GET_MNTNS_ID`, Linux 6.11: the id of a mount namespace, given a handle on it.
+pub(crate) fn mount_namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut id = 0_u64;
+    // SAFETY: the kernel writes one u64 to `id`.
+    check(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_MNTNS_ID as libc::Ioctl, &raw mut id) })?;
+    Ok(id)
 }

@@ -30,7 +30,7 @@ pub(crate) mod ask {
 
 /// `struct mnt_id_req`; without the namespace it is its first version, which every kernel takes.
 #[repr(C)]
-struct Request {
+pub(super) struct Request {
     size: u32,
     spare: u32,
     mount_id: u64,
@@ -39,7 +39,7 @@ struct Request {
 }
 
 impl Request {
-    fn new(mount_id: u64, param: u64, namespace_id: Option<u64>) -> Self {
+    pub(super) fn new(mount_id: u64, param: u64, namespace_id: Option<u64>) -> Self {
         let size = if namespace_id.is_some() { 32 } else { 24 };
         Self { size, spare: 0, mount_id, param, namespace_id: namespace_id.unwrap_or(0) }
     }

@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::world::skip;
+
 fn c(path: impl AsRef<Path>) -> CString {
     CString::new(path.as_ref().as_os_str().as_bytes()).unwrap()
 }
@@ -30,8 +32,12 @@ pub(crate) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Mounts the copy at `path`, beneath what is mounted there (`MOVE_MOUNT_BENEATH`, Linux 6.5).
-pub(crate) fn mount_beneath(mount: impl AsFd, path: &Path) -> io::Result<()> {
-    move_mount(mount, path, 0x200)
+pub(crate) fn mount_beneath(mount: impl AsFd, path: &Path) {
+    match move_mount(mount, path, 0x200) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => skip("needs mounts beneath others, of Linux 6.5"),
+        Err(e) => panic!("move_mount: {e}"),
+    }
 }
 
 fn move_mount(mount: impl AsFd, path: &Path, flags: i32) -> io::Result<()> {
@@ -109,7 +115,7 @@ pub(crate) fn attach_loop(
     file: &File,
     offset: u64,
     size_limit: u64,
-    read_only: bool,
+    flags: u32,
 ) -> io::Result<()> {
     const AUTOCLEAR: u32 = 4;
     let config = LoopConfig {
@@ -119,13 +125,43 @@ pub(crate) fn attach_loop(
         offset,
         size_limit,
         number_and_encryption: [0; 3],
-        flags: AUTOCLEAR | u32::from(read_only),
+        flags: AUTOCLEAR | flags,
         names_and_keys: [0; 160],
         init: [0; 2],
         reserved: [0; 8],
     };
     // SAFETY: `config` is a whole `struct loop_config` that lives through the call.
     check(i64::from(unsafe { libc::ioctl(device.as_raw_fd(), 0x4C0A, &raw const config) })).map(drop)
+}
+
+/// `LO_FLAGS_READ_ONLY`.
+pub(crate) const LOOP_READ_ONLY: u32 = 1;
+/// `LO_FLAGS_PARTSCAN`, without which a loop device can have no partitions.
+pub(crate) const LOOP_PARTITIONS: u32 = 8;
+
+/// `BLKPG_ADD_PARTITION`: makes a partition, start and length in bytes, without a partition table on the disk.
+pub(crate) fn add_partition(disk: &File, number: i32, start: u64, length: u64) -> io::Result<()> {
+    /// `struct blkpg_partition`.
+    #[repr(C)]
+    struct Partition {
+        start: u64,
+        length: u64,
+        number: i32,
+        names: [u8; 128],
+    }
+    /// `struct blkpg_ioctl_arg`.
+    #[repr(C)]
+    struct Argument {
+        operation: i32,
+        flags: i32,
+        length: i32,
+        data: *const Partition,
+    }
+    let data = Partition { start, length, number, names: [0; 128] };
+    let length = i32::try_from(size_of::<Partition>()).unwrap();
+    let argument = Argument { operation: 1, flags: 0, length, data: &raw const data };
+    // SAFETY: `argument` and the partition it points to are of the kernel's layout and live through the call.
+    check(i64::from(unsafe { libc::ioctl(disk.as_raw_fd(), 0x1269, &raw const argument) })).map(drop)
 }
 
 /// `LOOP_CHANGE_FD`: puts another file of the same size behind a read-only loop device.

@@ -6,21 +6,53 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use vc_mountinfo::erofs::{
-    ErofsImage, ImageError, LayerError, RootfsError, UuidCheck, Via, layer_image, layer_images,
-    overlay_layers,
+    ErofsImage, ImageError, LayerError, LayerImage, LayerLookup, RootfsError, UuidCheck, Via,
 };
 use vc_mountinfo::{LoopError, OverlayOptions};
 
 use crate::images::{self, Loop, mount_file};
 use crate::kernel;
-use crate::world::{World, in_private_world};
+use crate::world::{World, in_private_world, ways};
+
+/// The image of a layer, about which all ways agree.
+#[track_caller]
+fn layer_image(directory: impl AsRef<Path>) -> Result<LayerImage, LayerError> {
+    let mut found = ways().into_iter().map(|way| LayerLookup::new().forced(way).image(&directory));
+    let first = found.next().unwrap();
+    for other in found {
+        match (&first, other) {
+            (Ok(first), Ok(other)) => {
+                assert_eq!(first.image.id(), other.image.id());
+                assert_eq!((&first.via, first.uuid_check), (&other.via, other.uuid_check));
+            }
+            (Err(first), Err(other)) => assert_eq!(first.to_string(), other.to_string()),
+            (first, other) => panic!("{first:?} by one way, {other:?} by another"),
+        }
+    }
+    first
+}
+
+/// The layers of a mounted overlay, about which all ways agree.
+#[track_caller]
+fn overlay_layers(rootfs: &Path, base: Option<&Path>) -> Result<Vec<LayerImage>, RootfsError> {
+    let files = |layers: &Result<Vec<LayerImage>, RootfsError>| match layers {
+        Ok(layers) => layers.iter().map(|layer| layer.image.path().display().to_string()).collect(),
+        Err(error) => vec![error.to_string()],
+    };
+    // One after the other: the images of 500 layers are 500 open files.
+    let find = |way| LayerLookup::new().forced(way).of_overlay(rootfs, base);
+    let answers: Vec<_> = ways().into_iter().map(|way| files(&find(way))).collect();
+    let best = LayerLookup::new().of_overlay(rootfs, base);
+    answers.into_iter().for_each(|answer| assert_eq!(answer, files(&best)));
+    best
+}
 
 /// The directory `m/<name>` with an image of that name mounted by file.
-fn file_layer(world: &World, name: impl AsRef<Path>) -> Option<(PathBuf, PathBuf)> {
-    let image = images::make(world, name.as_ref().with_extension("erofs"))?;
+fn file_layer(world: &World, name: impl AsRef<Path>) -> (PathBuf, PathBuf) {
+    let image = images::make(world, name.as_ref().with_extension("erofs"));
     let at = world.path("m").join(name);
-    mount_file(&image, &at, None).unwrap();
-    Some((image, at))
+    mount_file(&image, &at, None);
+    (image, at)
 }
 
 fn mount_overlay(world: &World, options: &str) -> PathBuf {
@@ -32,18 +64,19 @@ fn mount_overlay(world: &World, options: &str) -> PathBuf {
 #[test]
 fn layers_come_in_the_order_of_the_lower_directories() {
     in_private_world(|world| {
-        let Some((first, first_at)) = file_layer(world, "first") else { return };
-        let second = images::make(world, "second.erofs").unwrap();
+        let (first, first_at) = file_layer(world, "first");
+        let second = images::make(world, "second.erofs");
         let device = Loop::attach(&second);
         device.mount(&world.path("m/second"));
-        let (third, third_at) = file_layer(world, "th ird,odd").unwrap();
+        let (third, third_at) = file_layer(world, "th ird,odd");
 
         let names =
             [first_at, world.path("m/second"), third_at].map(|p| p.to_str().unwrap().replace(',', "\\,"));
         let given = format!("lowerdir={}", names.join(":"));
         let rootfs = mount_overlay(world, &given);
         let from_mount = overlay_layers(&rootfs, None).unwrap();
-        let from_options = layer_images(OverlayOptions::from_mount_options([&given]).unwrap().lower).unwrap();
+        let from_options =
+            LayerLookup::new().images(OverlayOptions::from_mount_options([&given]).unwrap().lower).unwrap();
         for layers in [from_mount, from_options] {
             let files: Vec<_> = layers.iter().map(|layer| layer.image.path()).collect();
             assert_eq!(files, [&*first, &second, &third]);
@@ -55,32 +88,34 @@ fn layers_come_in_the_order_of_the_lower_directories() {
 }
 
 #[test]
-fn a_120_layer_overlay_is_read_whole() {
+fn overlays_of_120_layers_and_of_the_most_there_can_be_are_read_whole() {
     in_private_world(|world| {
-        let Some(image) = images::make(world, "i.erofs") else { return };
+        let image = images::make(world, "i.erofs");
         let long = "x".repeat(60);
-        let layers: Vec<_> = (0..120).map(|n| world.path(format!("m/{long}{n}"))).collect();
+        let layers: Vec<_> = (0..500).map(|n| world.path(format!("m/{long}{n}"))).collect();
         let mut files = Vec::new();
         for (n, at) in layers.iter().enumerate() {
             let file = world.path(format!("{n}.erofs"));
             fs::copy(&image, &file).unwrap();
-            mount_file(&file, at, None).unwrap();
+            mount_file(&file, at, None);
             files.push(file);
         }
-        let at = world.dir("m/overlay");
-        let options: Vec<_> = layers.iter().map(|at| ("lowerdir+", &**at)).collect();
-        kernel::mount_by_fsconfig("overlay", &options, &at).unwrap();
-        let found = overlay_layers(&at, None).unwrap();
-        let found: Vec<_> = found.iter().map(|layer| layer.image.path()).collect();
-        assert_eq!(found, files.iter().map(|file| &**file).collect::<Vec<_>>());
+        for count in [120, 500] {
+            let at = world.dir(format!("m/overlay{count}"));
+            let options: Vec<_> = layers[..count].iter().map(|at| ("lowerdir+", &**at)).collect();
+            kernel::mount_by_fsconfig("overlay", &options, &at).unwrap();
+            let found = overlay_layers(&at, None).unwrap();
+            let found: Vec<_> = found.iter().map(|layer| layer.image.path()).collect();
+            assert_eq!(found, files[..count].iter().map(|file| &**file).collect::<Vec<_>>());
+        }
     });
 }
 
 #[test]
 fn relative_lower_directories_need_to_know_from_where() {
     in_private_world(|world| {
-        let Some((image, _)) = file_layer(world, "a") else { return };
-        file_layer(world, "b").unwrap();
+        let (image, _) = file_layer(world, "a");
+        file_layer(world, "b");
         std::env::set_current_dir(world.path("m")).unwrap();
         let rootfs = mount_overlay(world, "lowerdir=a:b");
         std::env::set_current_dir("/").unwrap();
@@ -93,10 +128,10 @@ fn relative_lower_directories_need_to_know_from_where() {
 #[test]
 fn what_is_not_the_whole_of_an_image_is_refused() {
     in_private_world(|world| {
-        let Some((image, at)) = file_layer(world, "a") else { return };
+        let (image, at) = file_layer(world, "a");
         let shifted = world.path("shifted");
         fs::write(&shifted, [vec![0; 4096], fs::read(&image).unwrap()].concat()).unwrap();
-        mount_file(&shifted, &world.path("m/shifted"), Some("fsoffset=4096")).unwrap();
+        mount_file(&shifted, &world.path("m/shifted"), Some("fsoffset=4096"));
         let found = layer_image(world.path("m/shifted"));
         assert!(matches!(&found, Err(LayerError::Offset { offset, .. }) if offset == "4096"), "{found:?}");
 
@@ -109,7 +144,7 @@ fn what_is_not_the_whole_of_an_image_is_refused() {
         );
 
         fs::create_dir(world.path("tree/dir")).unwrap();
-        let (_, with_dir) = file_layer(world, "with-dir").unwrap();
+        let (_, with_dir) = file_layer(world, "with-dir");
         world.bind(with_dir.join("dir"), "m/bound");
         let found = layer_image(world.path("m/bound"));
         assert!(
@@ -126,8 +161,8 @@ fn what_is_not_the_whole_of_an_image_is_refused() {
 #[test]
 fn a_file_that_is_gone_or_replaced_is_not_taken() {
     in_private_world(|world| {
-        let Some((image, at)) = file_layer(world, "a") else { return };
-        let other = images::make(world, "other.erofs").unwrap();
+        let (image, at) = file_layer(world, "a");
+        let other = images::make(world, "other.erofs");
         assert_eq!(layer_image(&at).unwrap().image.path(), image);
         let moved = world.path("moved");
         fs::rename(&image, &moved).unwrap();
@@ -140,9 +175,24 @@ fn a_file_that_is_gone_or_replaced_is_not_taken() {
 }
 
 #[test]
+fn images_without_a_uuid_are_compared_by_size() {
+    in_private_world(|world| {
+        let none = "-U00000000-0000-0000-0000-000000000000";
+        let image = images::make_with(world, "a.erofs", &[none]);
+        let at = world.path("m/a");
+        mount_file(&image, &at, None);
+        assert_eq!(layer_image(&at).unwrap().uuid_check, UuidCheck::None);
+        fs::write(world.path("tree/big"), vec![7; 100_000]).unwrap();
+        let larger = images::make_with(world, "larger.erofs", &[none]);
+        fs::rename(larger, &image).unwrap();
+        assert!(matches!(layer_image(&at), Err(LayerError::Replaced { .. })));
+    });
+}
+
+#[test]
 fn a_loop_file_that_is_gone_is_told_by_kind() {
     in_private_world(|world| {
-        let Some(image) = images::make(world, "a.erofs") else { return };
+        let image = images::make(world, "a.erofs");
         let at = world.path("m/a");
         Loop::attach(&image).mount(&at);
         // The handle is closed: the mount alone keeps the device.
@@ -161,12 +211,12 @@ fn a_loop_file_that_is_gone_is_told_by_kind() {
 #[test]
 fn a_source_that_only_its_mounter_knows_is_refused() {
     in_private_world(|world| {
-        let Some(image) = images::make(world, "a.erofs") else { return };
+        let image = images::make(world, "a.erofs");
         let file = File::open(&image).unwrap();
         for (name, source) in [("fd", kernel::fd_path(&file)), ("relative", "a.erofs".into())] {
             std::env::set_current_dir(world.path("")).unwrap();
             let at = world.path("m").join(name);
-            mount_file(&source, &at, None).unwrap();
+            mount_file(&source, &at, None);
             std::env::set_current_dir("/").unwrap();
             assert!(matches!(layer_image(&at), Err(LayerError::NoPath { .. })), "{name}");
         }
@@ -180,12 +230,12 @@ fn a_multi_device_image_is_refused() {
         let options = [&*format!("--blobdev={}", blobs.display()), "--chunksize=4096"];
         fs::create_dir(world.path("tree")).unwrap();
         fs::write(world.path("tree/big"), vec![7; 100_000]).unwrap();
-        let Some(image) = images::make_with(world, "a.erofs", &options) else { return };
+        let image = images::make_with(world, "a.erofs", &options);
         let opened = ErofsImage::open(&image);
         assert!(matches!(opened, Err(ImageError::MultiDevice { extra_devices: 1, .. })), "{opened:?}");
 
         let at = world.path("m/a");
-        mount_file(&image, &at, Some(&format!("device={}", blobs.display()))).unwrap();
+        mount_file(&image, &at, Some(&format!("device={}", blobs.display())));
         let found = layer_image(&at);
         let Err(LayerError::Image { source, .. }) = found else { panic!("{found:?}") };
         assert!(matches!(source, ImageError::MultiDevice { .. }));
@@ -195,7 +245,7 @@ fn a_multi_device_image_is_refused() {
 #[test]
 fn a_damaged_image_says_how() {
     in_private_world(|world| {
-        let Some(image) = images::make(world, "a.erofs") else { return };
+        let image = images::make(world, "a.erofs");
         let whole = fs::read(&image).unwrap();
         let with = |change: &dyn Fn(&File)| {
             fs::write(&image, &whole).unwrap();
@@ -217,6 +267,14 @@ fn a_damaged_image_says_how() {
         assert!(matches!(magic, Err(ImageError::NotErofs { looks_like: None, .. })), "{magic:?}");
         let damaged = with(&|file| file.write_all_at(b"xy", 1024 + 16).unwrap());
         assert!(matches!(damaged, Err(ImageError::Checksum { .. })), "{damaged:?}");
+        // Without the checksum, which would tell first.
+        let foreign = with(&|file| {
+            file.write_all_at(&[0; 4], 1024 + 8).and(file.write_all_at(&[0x10], 1024 + 82)).unwrap();
+        });
+        assert!(
+            matches!(foreign, Err(ImageError::UnknownFeatures { features: 0x10_0000, .. })),
+            "{foreign:?}"
+        );
         let gzip = with(&|file| file.write_all_at(b"\x1f\x8b\x08", 0).and(file.set_len(99)).unwrap());
         assert!(gzip.unwrap_err().to_string().contains("looks like a gzip file"));
 

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vc_mountinfo::{DeviceNumber, FileId, LoopError, LoopFile, Pin, Symlinks};
 
@@ -12,7 +13,7 @@ use crate::kernel;
 use crate::world::{World, in_private_world};
 
 fn behind(device: &Loop) -> Result<LoopFile, LoopError> {
-    LoopFile::behind(DeviceNumber::from_raw(device.handle.metadata().unwrap().rdev()))
+    LoopFile::behind(device.device())
 }
 
 /// A file of 1 MiB on the disk.
@@ -48,6 +49,33 @@ fn the_name_is_the_files_own_not_the_one_it_was_opened_by() {
         fs::rename(&path, world.path("renamed")).unwrap();
         file(world, "real");
         assert_eq!(behind(&device).unwrap().path, world.path("renamed"));
+    });
+}
+
+#[test]
+fn a_file_renamed_all_the_time_is_never_taken_for_another() {
+    in_private_world(|world| {
+        let device = Loop::attach(&file(world, "f0"));
+        let stop = AtomicBool::new(false);
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Never the same name twice.
+                let names = (1_u64..).take_while(|_| !stop.load(Ordering::Relaxed));
+                names.for_each(|n| {
+                    fs::rename(world.path(format!("f{}", n - 1)), world.path(format!("f{n}"))).unwrap()
+                });
+            });
+            let found: Vec<_> = (0..500).map(|_| behind(&device)).collect();
+            stop.store(true, Ordering::Relaxed);
+            found
+        });
+        let id = behind(&device).unwrap().id;
+        for found in found {
+            match found {
+                Ok(file) => assert_eq!(file.id, id),
+                Err(error) => assert!(matches!(error, LoopError::Renamed { .. }), "{error}"),
+            }
+        }
     });
 }
 
@@ -151,7 +179,7 @@ fn what_is_no_loop_device_or_has_no_file_is_told() {
         }
         let device = Loop::attach(&file(world, "f"));
         let before = behind(&device).unwrap();
-        let number = DeviceNumber::from_raw(device.handle.metadata().unwrap().rdev());
+        let number = device.device();
         kernel::detach_loop(&device.handle).unwrap();
         drop(device);
         // Someone else may have taken the device since, but not with this file.
@@ -178,7 +206,7 @@ fn an_unprivileged_user_is_told_what_is_missing() {
 #[test]
 fn a_mounted_loop_device_is_found_by_the_mounts_device() {
     in_private_world(|world| {
-        let Some(image) = images::make(world, "i.erofs") else { return };
+        let image = images::make(world, "i.erofs");
         let at = world.path("m/layer");
         let device = Loop::attach(&image);
         device.mount(&at);

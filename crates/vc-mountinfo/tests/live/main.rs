@@ -7,4 +7,6 @@ mod kernel;
 mod layers;
 mod loops;
 mod mounts;
+mod tables;
+mod uses;
 mod world;

@@ -1,4 +1,4 @@
-//! The demo's layers: what an image of four layers would come to.
+//! Layers to run a container from: what an image of four layers would come to.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
@@ -11,10 +11,10 @@ use crate::process;
 
 /// One layer, as an EROFS image.
 #[derive(Debug)]
-pub(super) struct Layer {
-    pub(super) image: PathBuf,
+pub(crate) struct Layer {
+    pub(crate) image: PathBuf,
     /// Where a snapshotter would mount it.
-    pub(super) mount_point: PathBuf,
+    pub(crate) mount_point: PathBuf,
 }
 
 type Fill = fn(&Path) -> Result<()>;
@@ -28,7 +28,7 @@ const LAYERS: [(&str, Fill); 4] = [
 ];
 
 /// Makes the layers' images in `directory`, the lowest first, each in a directory of its own as snapshotters have them.
-pub(super) fn make(directory: &Path) -> Result<Vec<Layer>> {
+pub(crate) fn make(directory: &Path) -> Result<Vec<Layer>> {
     let make = |(number, (what, fill)): (usize, &(&str, Fill))| {
         let snapshot = directory.join("snapshots").join(number.to_string());
         let layer = Layer { image: snapshot.join("layer.erofs"), mount_point: snapshot.join("fs") };
@@ -37,6 +37,13 @@ pub(super) fn make(directory: &Path) -> Result<Vec<Layer>> {
         Ok(layer)
     };
     (1..).zip(&LAYERS).map(make).collect()
+}
+
+/// Makes the lowest layer only, which is enough to run a program.
+pub(crate) fn make_base(directory: &Path) -> Result<Layer> {
+    let layer = Layer { image: directory.join("layer.erofs"), mount_point: directory.join("fs") };
+    make_layer(&layer, fill_base).context("cannot make a layer with busybox")?;
+    Ok(layer)
 }
 
 fn make_layer(layer: &Layer, fill: Fill) -> Result<()> {
