@@ -38,7 +38,7 @@ async fn run() -> Result<String, Box<dyn Error>> {
     let seconds = args.next().map_or(Ok(10), |text| text.parse())?;
     let start = Instant::now();
     let _agent =
-        Connector::default().connect(&address, Deadline::after(Duration::from_secs(seconds))).await?;
+        Connector::at_once().connect(&address, Deadline::after(Duration::from_secs(seconds))).await?;
     Ok(format!("the agent at {address} answers, after {:?}", start.elapsed()))
 }
 

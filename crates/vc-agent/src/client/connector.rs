@@ -43,7 +43,8 @@ impl Default for Connector {
 }
 
 impl Connector {
-    /// One for agents that do not announce themselves, such as Kata's: attempts begin at once.
+    /// One for agents that do not announce themselves, such as Kata's, or that have done so before:
+    /// attempts begin at once.
     pub fn at_once() -> Self {
         Self { silence: Duration::ZERO }
     }
