@@ -37,7 +37,7 @@ fn check(workspace: &Workspace) -> Result<Vec<String>> {
         let name = file.strip_prefix(&workspace.root)?.display().to_string();
         if file.extension().is_some_and(|extension| extension == "rs") {
             complaints.extend(source::complaint(&name, &read(file)?));
-        } else if name.ends_with("/Cargo.toml") && !name.starts_with("fuzz/") {
+        } else if name.ends_with("/Cargo.toml") {
             complaints.extend(manifest::complaint(&name, &read(file)?));
         }
     }

@@ -1,11 +1,15 @@
 //! Each manifest takes the workspace's lints.
 
-/// The complaint about this manifest, unless it has `[lints] workspace = true`.
+/// The complaint about this manifest, unless it has `[lints] workspace = true`, or is a workspace of its own, which has
+/// no part in this one's lints.
 pub(super) fn complaint(name: &str, text: &str) -> Option<String> {
     let mut table = "";
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
             table = line;
+            if table == "[workspace]" {
+                return None;
+            }
         } else if table == "[lints]"
             && line.split(['=', '#']).map(str::trim).take(2).eq(["workspace", "true"])
         {
@@ -25,6 +29,7 @@ mod tests {
     fn a_manifest_takes_the_lints_of_the_workspace() {
         assert_eq!(complaint("a", "[package]\nname = \"a\"\n\n[lints]\nworkspace = true\n"), None);
         assert_eq!(complaint("a", "[lints]\nworkspace=true # all\n[features]\n"), None);
+        assert_eq!(complaint("a", "# Apart.\n[workspace]\n[package]\nname = \"a\"\n"), None);
         let bad = [
             "[package]\nname = \"a\"\n",
             "[lints]\nworkspace = false\n",

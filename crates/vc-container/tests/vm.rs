@@ -1,0 +1,185 @@
+//! The orchestrator with a real machine, and the agent of the guest held to its obligations.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
+
+use std::num::NonZeroU8;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Spec, SpecBuilder};
+use vc_agent::conformance::{self, Fixture, Workload};
+use vc_agent::{Connector, CreateContainer, CreateSandbox, ExitStatus, Signal};
+use vc_container::{
+    Cause, Container, ContainerSpec, Sandbox, SandboxSpec, State, Stream, Timing, guest_spec,
+};
+use vc_device::{Access, BlockSpec};
+use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
+use vc_qemu::Qemu;
+use vc_storage::{DiskPlug, Layer, plan_layers};
+use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_types::{ContainerId, Deadline, HostPath, MiB, PciPath};
+
+struct Bench {
+    image: GuestImage,
+    layers: Layers,
+    busybox: PathBuf,
+    leftovers: Leftovers,
+}
+
+impl Bench {
+    fn new() -> Option<Self> {
+        let image = GuestImage::find()?;
+        let layers = Layers::new();
+        let busybox = layers.busybox();
+        Some(Self { image, layers, busybox, leftovers: Leftovers::new() })
+    }
+
+    fn machine(&self) -> MachineSpec {
+        MachineSpec {
+            id: "box".parse().unwrap(),
+            vcpus: NonZeroU8::MIN,
+            memory: MiB::new(256).unwrap(),
+            accelerator: Accelerator::Auto,
+            kernel: HostPath::new(&self.image.kernel).unwrap(),
+            initrd: HostPath::new(&self.image.initrd).unwrap(),
+            kernel_params: Vec::new(),
+            hotplug_ports: 4,
+            runtime_dir: HostPath::new(self.leftovers.runtime_dir().join("box")).unwrap(),
+        }
+    }
+
+    async fn sandbox(&self) -> Sandbox {
+        let spec = SandboxSpec { machine: self.machine(), hostname: "box".into(), timing: Timing::default() };
+        Sandbox::create(&Qemu::default(), &Connector::default(), spec).await.unwrap()
+    }
+
+    fn container(&self, script: &str, layers: &[&Path]) -> ContainerSpec {
+        let layers = layers.iter().map(|layer| Layer::open(layer).unwrap()).collect();
+        ContainerSpec { oci: shell(script), layers }
+    }
+}
+
+fn shell(script: &str) -> Spec {
+    let mut spec = SpecBuilder::default().build().unwrap();
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
+    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
+    process.set_terminal(None);
+    spec.set_process(Some(process));
+    spec
+}
+
+async fn output(container: &Container) -> String {
+    let mut all = Vec::new();
+    loop {
+        let some = container.read(Stream::Stdout, 4096).await.unwrap();
+        if some.is_empty() {
+            return String::from_utf8(all).unwrap();
+        }
+        all.extend(some);
+    }
+}
+
+#[tokio::test]
+async fn containers_come_and_go_in_one_machine() {
+    let Some(bench) = Bench::new() else { return };
+    let sandbox = bench.sandbox().await;
+    let extra = bench.layers.layer("extra", |root| std::fs::write(root.join("extra"), "yes\n").unwrap());
+    let long = bench.container("exec sleep 600", &[&bench.busybox]);
+    let long = sandbox.create_container("long".parse().unwrap(), long).await.unwrap();
+    long.start().await.unwrap();
+    // Four ports, one of them taken: without unplugging, the second round would find none.
+    for round in 0..3 {
+        let spec = bench.container("cat /extra; echo gone > /tmp/x; exit 4", &[&extra, &bench.busybox]);
+        let short = sandbox.create_container("short".parse().unwrap(), spec).await.unwrap();
+        short.start().await.unwrap();
+        assert_eq!(output(&short).await, "yes\n", "round {round}");
+        assert_eq!(short.wait().await.unwrap(), ExitStatus(4));
+        assert!(short.stop().await.unwrap().is_empty(), "round {round}");
+        short.delete().await.unwrap();
+    }
+    long.signal(Signal::KILL).await.unwrap();
+    assert_eq!(long.wait().await.unwrap(), ExitStatus(137));
+    assert!(long.stop().await.unwrap().is_empty());
+    sandbox.stop().await.unwrap();
+    bench.leftovers.assert_none();
+}
+
+#[tokio::test]
+async fn a_failed_creation_leaves_room_for_the_next() {
+    let Some(bench) = Bench::new() else { return };
+    let sandbox = bench.sandbox().await;
+    let layers = [&*bench.busybox; 4];
+    for _ in 0..3 {
+        let mut spec = bench.container("true", &layers);
+        let mut process = spec.oci.process().clone().unwrap();
+        process.set_args(Some(vec!["/bin/frobnicate".to_owned()]));
+        spec.oci.set_process(Some(process));
+        let error = sandbox.create_container("c".parse().unwrap(), spec).await.unwrap_err();
+        assert!(matches!(error.cause, Cause::Agent(_)), "{error:?}");
+        assert!(error.left.is_empty(), "{error:?}");
+    }
+    let too_many = bench.container("true", &[&*bench.busybox; 5]);
+    let error = sandbox.create_container("c".parse().unwrap(), too_many).await.unwrap_err();
+    assert!(matches!(error.cause, Cause::Plug(_)) && error.left.is_empty(), "{error:?}");
+    let good =
+        sandbox.create_container("c".parse().unwrap(), bench.container("true", &layers)).await.unwrap();
+    good.start().await.unwrap();
+    assert_eq!(good.wait().await.unwrap(), ExitStatus(0));
+    assert_eq!(good.status().unwrap().state, State::Stopped);
+    sandbox.stop().await.unwrap();
+    bench.leftovers.assert_none();
+}
+
+/// Containers of the guest from one disk that is plugged for all of them.
+struct RealFixture {
+    layer: Layer,
+    disk: PciPath,
+}
+
+impl Fixture for RealFixture {
+    fn sandbox(&self) -> CreateSandbox {
+        let id = "sandbox".parse().unwrap();
+        CreateSandbox { id, hostname: "box".into(), dns: vec![], storages: vec![] }
+    }
+
+    fn container(&self, id: &ContainerId, workload: Workload) -> CreateContainer {
+        let plan = plan_layers(id, vec![self.layer.clone()]).unwrap();
+        let plug = DiskPlug { id: "disk0".parse().unwrap(), path: self.disk.clone() };
+        let mut spec = shell("");
+        let mut process = spec.process().clone().unwrap();
+        process.set_args(Some(workload.args().iter().map(|&arg| arg.to_owned()).collect()));
+        spec.set_process(Some(process));
+        CreateContainer {
+            id: id.clone(),
+            spec: guest_spec(spec, &plan.rootfs).unwrap(),
+            storages: plan.storages(&[plug]).unwrap(),
+            shared_pid_namespace: false,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_agent_of_the_guest_meets_its_obligations() {
+    let Some(bench) = Bench::new() else { return };
+    let deadline = || Deadline::after(Timing::default().boot);
+    let mut spec = bench.machine();
+    spec.runtime_dir = HostPath::new(bench.leftovers.runtime_dir()).unwrap();
+    let machine = Qemu::default().launch(&spec, deadline()).await.unwrap();
+    let layer = Layer::open(&bench.busybox).unwrap();
+    let disk = BlockSpec {
+        id: "disk0".parse().unwrap(),
+        image: layer.image().clone(),
+        name: layer.name().clone(),
+        access: Access::ReadOnly,
+        serial: None,
+    };
+    let connector = Connector::default();
+    let agent = vc_agent::Connect::connect(&connector, machine.agent_address(), deadline()).await.unwrap();
+    let disk = machine.plug_block(&disk, deadline()).await.unwrap();
+    let mut met = Vec::new();
+    conformance::all(&agent, &RealFixture { layer, disk }, |name| met.push(name)).await;
+    assert!(met.len() >= 24, "{met:?}");
+    // The last obligation ends the sandbox, and the guest powers off.
+    machine.exited().await;
+    machine.stop(deadline()).await.unwrap();
+    bench.leftovers.assert_none();
+}
