@@ -79,10 +79,9 @@ async fn in_sandbox(
         if streams.terminal {
             terminal::pass_size(&container).await;
         }
-        let status = container.wait().await?;
-        // What the command wrote before it ended is still on its way.
+        // The agent may forget the output once it has told how the command ended.
         output.drain().await?;
-        Ok(status.0)
+        Ok(container.wait().await?.0)
     };
     tokio::pin!(ended);
     let mut asked_to_end = false;

@@ -76,6 +76,9 @@ impl Container {
 
     /// Waits for its process to end. Any number of callers may wait, also after the end.
     ///
+    /// Read its output to the end first: an agent may forget it once it has told how the process ended,
+    /// as Kata's does. Nor is the end noticed ([`Container::status`]) before somebody waits.
+    ///
     /// # Errors
     /// When the machine ends first, or the guest cannot tell.
     pub async fn wait(&self) -> Result<ExitStatus, OperationError> {

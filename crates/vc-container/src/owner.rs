@@ -194,16 +194,31 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     }
 
     fn wait(&mut self, id: ContainerId, reply: Reply<ExitStatus>) {
-        match (self.containers.get_mut(&id), &self.machine_exit) {
-            (Some(record), None) => record.tell_exit(reply),
-            (Some(record), Some(exit)) if record.exit.is_none() => {
-                let cause = Cause::MachineGone(exit.clone());
-                let _ = reply.send(Err(OperationError::new(Step::Container(Call::WaitProcess, id), cause)));
+        let Some(record) = self.containers.get_mut(&id) else {
+            let _ = reply.send(Err(OperationError::new(Step::CheckState(id), Cause::NoSuchContainer)));
+            return;
+        };
+        match &self.machine_exit {
+            Some(exit) if record.exit().is_none() => {
+                let step = Step::Container(Call::WaitProcess, id);
+                let _ = reply.send(Err(OperationError::new(step, Cause::MachineGone(exit.clone()))));
             }
-            (Some(record), Some(_)) => record.tell_exit(reply),
-            (None, _) => {
-                let _ = reply.send(Err(OperationError::new(Step::CheckState(id), Cause::NoSuchContainer)));
+            _ => {
+                record.tell_exit(&id, reply);
+                self.watch(&id, false);
             }
+        }
+    }
+
+    /// Has a child task wait for the end of the container's process, if that is wanted now.
+    fn watch(&mut self, id: &ContainerId, asked: bool) {
+        let Some(record) = self.containers.get_mut(id) else { return };
+        if record.wants_watch(asked) {
+            let (id, generation, guest) = (id.clone(), record.generation, self.guest.clone());
+            self.work.spawn(async move {
+                let result = guest.wait(&id).await;
+                Done::Exited { id, generation, result }
+            });
         }
     }
 
@@ -226,6 +241,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     /// Ends what runs and releases what is held, in a child task that has the undo list meanwhile.
     fn release(&mut self, id: ContainerId, purpose: Purpose) {
+        self.watch(&id, true);
         let record = self.containers.get_mut(&id).expect("checked by the caller");
         record.busy = true;
         let (was, running) = (record.state, record.end_of_process());
@@ -255,7 +271,9 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             Done::Created { id, undo, result, reply } => self.created(&id, undo, result, reply),
             Done::Started { id, result, reply } => self.started(id, result, reply),
             Done::Exited { id, generation, result } => match self.containers.get_mut(&id) {
-                Some(record) if record.generation == generation => record.process_ended(&id, &result),
+                Some(record) if record.generation == generation => {
+                    record.process_ended(&id, result.map_err(|cause| cause.to_string()));
+                }
                 _ => tracing::debug!(container = %id, "an end was told after the container was deleted"),
             },
             Done::Released { id, undo, left, purpose } => self.released(id, undo, left, purpose),
@@ -286,21 +304,15 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             let error = OperationError::new(Step::Container(Call::StartContainer, id.clone()), cause);
             return self.release(id, Purpose::FailedStart(error, reply));
         }
-        let record = self.no_longer_busy(&id);
-        record.go(Op::Start);
-        let generation = record.generation;
-        let guest = self.guest.clone();
-        self.work.spawn(async move {
-            let result = guest.wait(&id).await;
-            Done::Exited { id, generation, result }
-        });
+        self.no_longer_busy(&id).go(Op::Start);
+        self.watch(&id, false);
         let _ = reply.send(Ok(()));
     }
 
     fn released(&mut self, id: ContainerId, undo: Undo, left: Vec<Leftover>, purpose: Purpose) {
         let record = self.no_longer_busy(&id);
         record.keep(undo);
-        record.go(Op::End);
+        record.process_ended(&id, Err("it never ran".to_owned()));
         match purpose {
             Purpose::Stop(reply) => drop(reply.send(Ok(left))),
             Purpose::FailedStart(error, reply) => drop(reply.send(Err(OperationError { left, ..error }))),
@@ -359,7 +371,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     }
 
     fn publish(&self) {
-        let status = |record: &Record| ContainerStatus { state: record.state, exit: record.exit };
+        let status = |record: &Record| ContainerStatus { state: record.state, exit: record.exit() };
         let containers = self.containers.iter().map(|(id, record)| (id.clone(), status(record)));
         let now = SandboxStatus { containers: containers.collect(), machine_exit: self.machine_exit.clone() };
         self.publisher.send_replace(now);

@@ -1,4 +1,4 @@
-//! What every [`Agent`](crate::Agent) owes its callers, as code: the same obligations are run against
+//! What every [`Agent`] owes its callers, as code: the same obligations are run against
 //! the fake, against the client over a real ttrpc server, and against the agent in a real machine.
 //!
 //! Each obligation is a function of its own that panics when it is not met; [`all`] runs them in

@@ -14,13 +14,16 @@ pub(super) struct Record {
     /// Tells this container from an earlier one of the same name.
     pub(super) generation: u64,
     pub(super) state: State,
-    pub(super) exit: Option<ExitStatus>,
+    /// How its process ended, or why nobody knows.
+    end: Option<Result<ExitStatus, String>>,
     /// What a stop has to release. Empty while a child task has it.
     pub(super) held: Undo,
     /// The numbers of its disks, taken until they are released.
     pub(super) disks: Vec<u32>,
     /// Whether a child task is changing its state.
     pub(super) busy: bool,
+    /// Whether a child task waits for the end of its process.
+    watched: bool,
     waiting: Vec<Reply<ExitStatus>>,
     ended: watch::Sender<bool>,
 }
@@ -30,10 +33,11 @@ impl Record {
         Self {
             generation,
             state: State::Creating,
-            exit: None,
+            end: None,
             held: Undo::default(),
             disks,
             busy: true,
+            watched: false,
             waiting: Vec::new(),
             ended: watch::channel(false).0,
         }
@@ -44,10 +48,16 @@ impl Record {
         matches!(self.state, State::Running | State::Paused).then(|| self.ended.subscribe())
     }
 
+    /// How its process ended, once that is known.
+    pub(super) fn exit(&self) -> Option<ExitStatus> {
+        self.end.as_ref()?.as_ref().ok().copied()
+    }
+
     /// Answers now or when its process has ended.
-    pub(super) fn tell_exit(&mut self, reply: Reply<ExitStatus>) {
-        match self.exit {
-            Some(status) => drop(reply.send(Ok(status))),
+    pub(super) fn tell_exit(&mut self, id: &ContainerId, reply: Reply<ExitStatus>) {
+        match &self.end {
+            // Whoever waited may be gone, here and below.
+            Some(end) => drop(reply.send(answer(id, end))),
             None => self.waiting.push(reply),
         }
     }
@@ -62,6 +72,15 @@ impl Record {
         }
     }
 
+    /// Whether the end of its process is to be waited for now: it runs, somebody wants to know, and
+    /// nobody waits yet. Not sooner, since the agent may forget the output with the exit status.
+    pub(super) fn wants_watch(&mut self, asked: bool) -> bool {
+        let running = matches!(self.state, State::Running | State::Paused);
+        let wanted = running && !self.watched && (asked || !self.waiting.is_empty());
+        self.watched |= wanted;
+        wanted
+    }
+
     pub(super) fn holds_nothing(&self) -> bool {
         self.held.is_empty()
     }
@@ -74,20 +93,13 @@ impl Record {
         self.held = undo;
     }
 
-    pub(super) fn process_ended(&mut self, id: &ContainerId, result: &Result<ExitStatus, Cause>) {
+    /// Its process has ended, or will never run; the first word on how is the one that counts.
+    pub(super) fn process_ended(&mut self, id: &ContainerId, end: Result<ExitStatus, String>) {
         self.go(Op::End);
         self.ended.send_replace(true);
-        self.exit = self.exit.or(result.as_ref().ok().copied());
+        let end = self.end.get_or_insert(end);
         for reply in self.waiting.drain(..) {
-            let answer = match result {
-                Ok(status) => Ok(*status),
-                Err(cause) => Err(OperationError::new(
-                    Step::Container(Call::WaitProcess, id.clone()),
-                    Cause::ExitLost(cause.to_string()),
-                )),
-            };
-            // Whoever waited may be gone.
-            let _ = reply.send(answer);
+            let _ = reply.send(answer(id, end));
         }
     }
 
@@ -101,4 +113,11 @@ impl Record {
             let _ = reply.send(Err(OperationError::new(step, Cause::MachineGone(exit.clone()))));
         }
     }
+}
+
+fn answer(id: &ContainerId, end: &Result<ExitStatus, String>) -> Result<ExitStatus, OperationError> {
+    let lost = |why: &String| {
+        OperationError::new(Step::Container(Call::WaitProcess, id.clone()), Cause::ExitLost(why.clone()))
+    };
+    end.as_ref().copied().map_err(lost)
 }

@@ -1,0 +1,53 @@
+//! A container's whole life on the fakes of the ports: what the orchestrator asks of whom, and when.
+//!
+//! `run IMAGE`: IMAGE is any EROFS image, since a layer is checked before it is used.
+#![expect(clippy::print_stdout, reason = "an example that is run by hand")]
+
+use std::error::Error;
+use std::num::NonZeroU8;
+
+use oci_spec::runtime::Spec;
+use vc_agent::ExitStatus;
+use vc_agent::fake::{FakeAgent, FakeConnector, Program};
+use vc_container::{ContainerSpec, Sandbox, SandboxSpec, Stream, Timing};
+use vc_hypervisor::fake::FakeHypervisor;
+use vc_hypervisor::{Accelerator, MachineSpec};
+use vc_storage::Layer;
+use vc_types::{HostPath, MiB};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let image = std::env::args().nth(1).ok_or("usage: run IMAGE")?;
+    let dir = tempfile::tempdir()?;
+    let path = HostPath::new(dir.path().join("box"))?;
+    let machine = MachineSpec {
+        id: "box".parse()?,
+        vcpus: NonZeroU8::MIN,
+        memory: MiB::new(256).ok_or("a size")?,
+        accelerator: Accelerator::Auto,
+        kernel: path.clone(),
+        initrd: path.clone(),
+        kernel_params: Vec::new(),
+        hotplug_ports: 8,
+        runtime_dir: path,
+    };
+    let prints = Program::Prints { stdout: b"hello\n".into(), stderr: Vec::new(), status: ExitStatus(7) };
+    // What `Spec::default()` runs.
+    let agent = FakeAgent::new().program("sh", prints);
+    let hypervisor = FakeHypervisor::default();
+    let spec = SandboxSpec { machine, hostname: "box".into(), timing: Timing::default() };
+
+    let sandbox = Sandbox::create(&hypervisor, &FakeConnector::new(&agent), spec).await?;
+    let spec = ContainerSpec { oci: Spec::default(), layers: vec![Layer::open(image)?] };
+    let container = sandbox.create_container("web".parse()?, spec).await?;
+    println!("plugged: {:?}", hypervisor.machines());
+    container.start().await?;
+    print!("printed: {}", String::from_utf8_lossy(&container.read(Stream::Stdout, 4096).await?));
+    println!("ended with: {:?}", container.wait().await?);
+    println!("left behind by the stop: {:?}", container.stop().await?);
+    container.delete().await?;
+    println!("the agent was asked for: {:?}", agent.calls());
+    sandbox.stop().await.map_err(|left| format!("left behind: {left:?}"))?;
+    println!("machines: {:?}", hypervisor.machines());
+    Ok(())
+}
