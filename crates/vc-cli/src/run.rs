@@ -73,7 +73,7 @@ async fn in_sandbox(
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
     let raw = if streams.terminal { RawMode::enter() } else { None };
-    let output = streams.connect(&container);
+    let mut output = streams.connect(&container);
     let ended = async {
         container.start().await?;
         if streams.terminal {
@@ -81,7 +81,9 @@ async fn in_sandbox(
         }
         // The agent may forget the output once it has told how the command ended.
         output.drain().await?;
-        Ok(container.wait().await?.0)
+        let status = container.wait().await?;
+        drop(output);
+        Ok(status.0)
     };
     tokio::pin!(ended);
     let mut asked_to_end = false;

@@ -42,14 +42,21 @@ impl Streams {
 
 impl Output {
     /// Waits until all that the command wrote has come out here.
-    pub(crate) async fn drain(self) -> Result<(), Failure> {
-        if let Some(input) = self.input {
-            input.abort();
-        }
-        for pump in self.pumps {
+    pub(crate) async fn drain(&mut self) -> Result<(), Failure> {
+        for pump in self.pumps.drain(..) {
             pump.await.map_err(|error: JoinError| Failure::step("pass the output on", error))??;
         }
         Ok(())
+    }
+}
+
+impl Drop for Output {
+    /// Ends the input, which may be waited for in vain for ever. Not with the outputs: a command may
+    /// close those and read on.
+    fn drop(&mut self) {
+        if let Some(input) = &self.input {
+            input.abort();
+        }
     }
 }
 

@@ -162,3 +162,12 @@ fn a_signal_goes_to_the_command() {
     assert_eq!(child.wait().unwrap().code(), Some(42));
     bench.leftovers.assert_none();
 }
+
+#[test]
+fn a_command_that_closed_its_outputs_may_read_on() {
+    let Some(bench) = Bench::new() else { return };
+    let script = "exec >&- 2>&-; test \"$(wc -c)\" = 300000 && exit 9";
+    let output = feed(bench.vc(&["-i"], &["sh", "-c", script]), &[b'x'; 300_000]);
+    assert_code(&output, 9);
+    bench.leftovers.assert_none();
+}
