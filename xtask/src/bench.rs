@@ -1,4 +1,5 @@
-//! `cargo xtask bench boot`: how long a start takes, next to a bare QEMU that boots the same image in the same rounds.
+//! `cargo xtask bench`: how long a start takes, next to a bare QEMU that boots the same image in the same rounds, and how
+//! long it takes to look mounts up, next to other crates.
 //! What else the machine does then disturbs both alike, so the ratios mean more than the milliseconds.
 
 mod bare;
@@ -18,14 +19,24 @@ use series::Series;
 /// What the command line can choose.
 #[derive(Debug)]
 pub(crate) struct Options {
+    subject: Subject,
     rounds: usize,
     accelerator: String,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    /// The start of a container, next to a bare QEMU.
+    Boot,
+    /// Look-ups in the mount table, next to other crates that do the same.
+    Mounts,
 }
 
 impl Options {
     /// Reads what follows `bench` on the command line.
     pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
-        let mut options = Self { rounds: 5, accelerator: "tcg".to_owned() };
+        let mut options = Self { subject: Subject::Boot, rounds: 5, accelerator: "tcg".to_owned() };
         let mut subject = None;
         while let Some(argument) = arguments.next()? {
             match argument {
@@ -36,19 +47,36 @@ impl Options {
             }
         }
         ensure!(options.rounds > 0, "--rounds must be at least 1");
-        match subject.as_deref() {
-            Some("boot") => Ok(options),
-            _ => bail!("what to measure? There is: bench boot"),
-        }
+        options.subject = match subject.as_deref() {
+            Some("boot") => Subject::Boot,
+            Some("mounts") => Subject::Mounts,
+            _ => bail!("what to measure? There are: bench boot, bench mounts"),
+        };
+        Ok(options)
     }
 }
 
 /// Measures, and prints medians and ratios.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::load()?;
+    match options.subject {
+        Subject::Boot => boot(&workspace, options),
+        // A workspace of its own, so that no crate here depends on the peers.
+        Subject::Mounts => process::show(workspace.cargo().args([
+            "run",
+            "--release",
+            "--manifest-path",
+            "bench/Cargo.toml",
+            "--",
+            "mounts",
+        ])),
+    }
+}
+
+fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
     apt::install(&VM_PACKAGES)?;
-    tools::ensure(&workspace, VSOCK_DAEMON)?;
-    let image = guest::build(&workspace, &guest::Options::default())?;
+    tools::ensure(workspace, VSOCK_DAEMON)?;
+    let image = guest::build(workspace, &guest::Options::default())?;
     process::show(workspace.cargo().args(["build", "--locked", "--release", "--package", "vc-cli"]))?;
     let vc = workspace.target.join("release/vc");
     let directory = tempfile::tempdir_in(&workspace.target).context("cannot make a temporary directory")?;
@@ -56,12 +84,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let mut table = Table::default();
     for round in 1..=options.rounds {
-        let bare = bare::boot(&image, &options.accelerator)?;
-        let container = container::run(&workspace, &vc, &layer.image, &options.accelerator)?;
-        table.init.push(bare.init);
-        table.serving.push(bare.serving);
-        table.output.push(container.output);
-        table.end.push(container.end);
+        let bare = bare::boot(workspace, &image, &options.accelerator)?;
+        let container = container::run(workspace, &vc, &layer.image, &options.accelerator)?;
+        let vc = &container;
+        let figures = [bare.init, vc.init, bare.serving, vc.answer, vc.output, vc.end];
+        table.0.iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));
         println!(
             "round {round}: bare agent {:.0} ms, first output {:.0} ms",
             ms(bare.serving),
@@ -75,29 +102,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What is measured, and which other figure it is held against.
+const ROWS: [(&str, Option<usize>); 6] = [
+    ("bare QEMU: /init", None),
+    ("vc run:    /init", Some(0)),
+    ("bare QEMU: the agent serves", None),
+    ("vc run:    the agent answers", Some(2)),
+    ("vc run:    first output of the container", Some(2)),
+    ("vc run:    everything has ended", Some(2)),
+];
+
 #[derive(Default)]
-struct Table {
-    init: Series,
-    serving: Series,
-    output: Series,
-    end: Series,
-}
+struct Table([Series; ROWS.len()]);
 
 impl Table {
     fn print(&self, options: &Options) {
-        let bare = self.serving.median();
-        println!("\nmedian of {} rounds with {}, in ms since exec:", options.rounds, options.accelerator);
+        println!("\n{} rounds with {}, in ms since the exec of QEMU:", options.rounds, options.accelerator);
         println!("{:<44} {:>7} {:>7} {:>9}", "", "median", "least", "to bare");
-        let rows = [
-            ("bare QEMU: /init starts", &self.init),
-            ("bare QEMU: the agent serves", &self.serving),
-            ("vc run: first output of the container", &self.output),
-            ("vc run: everything has ended", &self.end),
-        ];
-        for (what, series) in rows {
-            let (median, least) = (series.median(), series.least());
-            let ratio = median.as_secs_f64() / bare.as_secs_f64();
-            println!("{what:<44} {:>7.0} {:>7.0} {ratio:>8.2}x", ms(median), ms(least));
+        for ((what, against), series) in ROWS.iter().zip(&self.0) {
+            let ratio = against.map(|row| series.median().as_secs_f64() / self.0[row].median().as_secs_f64());
+            let ratio = ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default();
+            println!("{what:<44} {:>7.0} {:>7.0} {ratio:>9}", ms(series.median()), ms(series.least()));
         }
     }
 }

@@ -34,6 +34,10 @@ Usage: cargo xtask COMMAND
   test  installs what the tests need and runs every check there is
   bench boot [--rounds N] [--accel tcg|kvm]
         times `vc run` next to a bare QEMU that boots the same image
+  bench mounts
+        times vc-mountinfo next to the crates that do the same; needs root
+  fuzz [SECONDS]
+        feeds any bytes to each parser, 60 seconds each
   tidy  checks the tree: directions of dependencies, lints, change log, ...
 ";
 
@@ -58,6 +62,14 @@ fn run() -> Result<ExitCode> {
     match command.as_str() {
         "guest" => guest::run(&guest::Options::parse(&mut arguments)?)?,
         "bench" => bench::run(&bench::Options::parse(&mut arguments)?)?,
+        "fuzz" => {
+            let seconds = arguments.next()?.map(|argument| match argument {
+                Value(seconds) => Ok(seconds.parse::<u32>()?),
+                other => Err(anyhow::Error::from(other.unexpected())),
+            });
+            no_more(&mut arguments)?;
+            fuzz(seconds.transpose()?.unwrap_or(60))?;
+        }
         "demo" => {
             no_more(&mut arguments)?;
             demo::run()?;
@@ -74,6 +86,12 @@ fn run() -> Result<ExitCode> {
         other => bail!("unknown command {other}\n\n{USAGE}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The fuzz targets are a workspace of their own, since they need a nightly compiler; their script says what is missing.
+fn fuzz(seconds: u32) -> Result<()> {
+    let script = workspace::Workspace::load()?.root.join("fuzz/run");
+    process::show(std::process::Command::new(script).arg(seconds.to_string()))
 }
 
 fn no_more(arguments: &mut lexopt::Parser) -> Result<()> {

@@ -1,19 +1,22 @@
-//! `vc run`, timed from outside.
+//! `vc run`, timed by its own timeline.
 
-use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::process;
 use crate::workspace::Workspace;
 
-/// When something was reached, counted from the exec of `vc`.
+/// When something was reached, counted from the exec of QEMU.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// The first byte that the container wrote.
+    /// The agent greeted the console.
+    pub(super) init: Duration,
+    /// The agent answered `vc`.
+    pub(super) answer: Duration,
+    /// `vc` got the first byte that the container wrote.
     pub(super) output: Duration,
     /// The end of `vc`, when nothing is left.
     pub(super) end: Duration,
@@ -28,21 +31,49 @@ pub(super) fn run(workspace: &Workspace, vc: &Path, layer: &Path, accelerator: &
         .args(["run", "--timeline", "--accel", accelerator, "--layer"])
         .arg(layer)
         .args(["--", "echo", "ready"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let started = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", process::line(&command)))?;
-    let mut first = [0];
-    let read = child.stdout.take().context("no pipe")?.read(&mut first).context("cannot read the output")?;
-    let output = started.elapsed();
-    // What is left of both streams is a few lines, less than a pipe holds.
-    let result = child.wait_with_output().context("cannot wait for vc")?;
-    let end = started.elapsed();
+    command.stdin(Stdio::null());
+    let result = command.output().with_context(|| format!("cannot run `{}`", process::line(&command)))?;
     let timeline = String::from_utf8_lossy(&result.stderr).into_owned();
-    ensure!(
-        result.status.success() && read == 1,
-        "`{}` failed: {}\n{timeline}",
-        process::line(&command),
-        result.status
-    );
-    Ok(Run { output, end, timeline })
+    ensure!(result.status.success(), "`{}` failed: {}\n{timeline}", process::line(&command), result.status);
+    read(timeline).context("vc's timeline lacks a phase")
+}
+
+fn read(timeline: String) -> Option<Run> {
+    let exec = row(&timeline, "exec qemu")?.0;
+    let (boot, took) = row(&timeline, "boot")?;
+    let since = |at: f64| Duration::try_from_secs_f64((at - exec) / 1000.0).ok();
+    Some(Run {
+        init: since(row(&timeline, "guest console")?.0)?,
+        answer: since(boot + took?)?,
+        output: since(row(&timeline, "first output")?.0)?,
+        end: since(row(&timeline, "end")?.0)?,
+        timeline,
+    })
+}
+
+/// When a phase began, in milliseconds since the start of `vc`, and how long it took.
+fn row(timeline: &str, phase: &str) -> Option<(f64, Option<f64>)> {
+    let line = timeline.lines().find(|line| line.starts_with(phase))?;
+    let mut figures = line[phase.len()..].split_whitespace().map(|figure| figure.parse().ok());
+    Some((figures.next()??, figures.next().flatten()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeline_is_read_from_the_exec_of_qemu_on() {
+        let timeline = "phase                    at ms   took ms\nlaunch                     0.8      97.9\n\
+            exec qemu                 18.5          \nboot                      98.7    1441.2\n\
+            guest console           1381.1          \nfirst output            1900.5          \n\
+            end                     2058.5\n";
+        let run = read(timeline.to_owned()).unwrap();
+        let ms = |time: Duration| (time.as_secs_f64() * 10_000.0).round() / 10.0;
+        assert_eq!(
+            [ms(run.init), ms(run.answer), ms(run.output), ms(run.end)],
+            [1362.6, 1521.4, 1882.0, 2040.0]
+        );
+        assert!(read(timeline.replace("first output", "other")).is_none());
+    }
 }
