@@ -82,7 +82,7 @@ impl Shared {
             if let Some((how, words)) =
                 self.vsock.daemon.as_ref().and_then(|d| Some((d.ended()?, d.stderr_tail())))
             {
-                stderr_tail.push_str(&format!("{DAEMON} ended first: {how}\n{words}"));
+                stderr_tail.push_str(&format!("\n{DAEMON} ended first: {how}\n{words}"));
             }
             MachineExit { cause, stderr_tail, console_tail: self.console.text() }
         };

@@ -41,6 +41,9 @@ impl Process {
         die_with_parent: bool,
     ) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        // Ctrl-C at a terminal goes to a whole process group; it is for whoever owns the machine to decide
+        // what it means.
+        command.process_group(0);
         command.fd_mappings(fds).map_err(io::Error::other)?;
         if die_with_parent {
             sys::kill_on_parent_death(&mut command);

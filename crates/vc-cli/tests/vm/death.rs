@@ -1,10 +1,11 @@
 //! Sudden ends.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::run::{Bench, text};
@@ -98,4 +99,22 @@ fn the_death_of_vc_takes_the_machine_along() {
     child.kill().unwrap();
     child.wait().unwrap();
     bench.leftovers.assert_no_process();
+}
+
+#[test]
+fn ctrl_c_at_a_terminal_is_for_the_command_and_not_for_qemu() {
+    let Some(bench) = Bench::new() else { return };
+    let script = "trap 'echo trapped; exit 42' INT; echo up; while :; do sleep 1; done";
+    let mut command = bench.vc(&[], &["sh", "-c", script]);
+    // A terminal signals the whole group of the foreground job.
+    let mut child = start({
+        command.process_group(0);
+        command
+    });
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "up");
+    killpg(pid(child.id()), Signal::SIGINT).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "trapped");
+    assert_eq!(child.wait().unwrap().code(), Some(42));
+    bench.leftovers.assert_none();
 }
