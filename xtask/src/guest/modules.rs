@@ -1,6 +1,6 @@
 //! Which kernel modules go into the guest image, in which order they load, and what depends on what.
 //!
-//! Soft dependencies (`softdep=`) are not followed: none of the modules named here has one that is not built in.
+//! Soft dependencies (`softdep=`, and algorithms asked for by name) are not followed; where one matters, it is named here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,21 @@ use super::decompress::decompress;
 
 /// What every start needs; `vc-guest` loads these, and what they depend on, before it does anything else.
 /// Each costs the start 2 to 20 ms under emulation, so a module that only some containers need belongs to [`ON_DEMAND`].
-const BOOT: [&str; 7] =
-    ["virtio_pci", "vmw_vsock_virtio_transport", "virtio_blk", "erofs", "overlay", "fuse", "virtiofs"];
+/// `crc32c_generic` is what `libcrc32c`, and with it `erofs`, asks the kernel for by a name that no dependency tells;
+/// Debian's cloud kernel has it built in, its general one does not.
+const BOOT: [&str; 8] = [
+    "virtio_pci",
+    "vmw_vsock_virtio_transport",
+    "virtio_blk",
+    "crc32c_generic",
+    "erofs",
+    "overlay",
+    "fuse",
+    "virtiofs",
+];
 
 /// What `vc-guest` can load when a device, a file system or a mount asks for it.
-const ON_DEMAND: [&str; 31] = [
+const ON_DEMAND: [&str; 30] = [
     // Devices on virtio.
     "virtio_scsi",
     "sd_mod",
@@ -45,7 +55,6 @@ const ON_DEMAND: [&str; 31] = [
     "dm_mod",
     "dm_verity",
     "dm_crypt",
-    "crc32c_generic",
     // Networks of containers.
     "veth",
     "bridge",
