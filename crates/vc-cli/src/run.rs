@@ -27,6 +27,10 @@ use terminal::RawMode;
 /// A machine has at least so many ports, so that more can be plugged than it starts with.
 const PORTS: usize = 8;
 
+/// A machine has at most so many layers: with one vCPU the interrupt vectors of the ports and the disks
+/// run out a little above 60.
+const MOST_LAYERS: usize = 60;
+
 /// Runs the command; returns its exit code.
 pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let mut signals = Signals::listen().map_err(|error| Failure::step("listen for signals", error))?;
@@ -72,12 +76,13 @@ async fn in_sandbox(
         container = sandbox.create_container(id, spec) => container?,
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
-    let raw = if streams.terminal { RawMode::enter() } else { None };
+    // Without input nobody would read the keys, not even Ctrl-C.
+    let raw = if streams.terminal && streams.interactive { RawMode::enter() } else { None };
     let mut output = streams.connect(&container);
     let ended = async {
         container.start().await?;
         if streams.terminal {
-            terminal::pass_size(&container).await;
+            terminal::pass_size(container.clone()).await;
         }
         // The agent may forget the output once it has told how the command ended.
         output.drain().await?;
@@ -92,12 +97,16 @@ async fn in_sandbox(
             result = &mut ended => break result,
             received = signals.next() => match received {
                 // Who asks a second time means it.
-                Received::Forward(signal) if signal.ends() && asked_to_end => break Ok(received.exit_code()),
+                Received::Forward(signal) if signal.ends() && asked_to_end => {
+                    sandbox.kill_machine().await;
+                    break Ok(received.exit_code());
+                }
                 Received::Forward(signal) => {
                     asked_to_end |= signal.ends();
-                    pass_on(&container, signal.signal).await;
+                    // Not awaited: a guest that hangs must not keep the next signal from being heard.
+                    tokio::spawn(pass_on(container.clone(), signal.signal));
                 }
-                Received::Resized => terminal::pass_size(&container).await,
+                Received::Resized => drop(tokio::spawn(terminal::pass_size(container.clone()))),
             },
         }
     };
@@ -105,9 +114,9 @@ async fn in_sandbox(
     result
 }
 
-async fn pass_on(container: &Container, signal: Signal) {
+async fn pass_on(container: Container, signal: Signal) {
     if let Err(error) = container.signal(signal).await {
-        tracing::warn!(?signal, %error, "the signal was not passed on");
+        tracing::warn!(?signal, cause = %error.cause, "the signal was not passed on");
     }
 }
 
@@ -131,8 +140,11 @@ fn layers(options: &Run, oci: &Spec) -> Result<Vec<Layer>, Failure> {
 
 fn sandbox_spec(options: &Machine, name: &SandboxId, layers: usize) -> Result<SandboxSpec, Failure> {
     let image = GuestImage::locate(options)?;
-    let ports =
-        u8::try_from(layers.max(PORTS)).map_err(|_| Failure::message("at most 128 layers can be plugged"))?;
+    if layers > MOST_LAYERS {
+        let message = format!("{layers} layers are more than a machine can have yet, which is {MOST_LAYERS}");
+        return Err(Failure::message(message));
+    }
+    let ports = u8::try_from(layers.max(PORTS)).expect("at most 60");
     let machine = MachineSpec {
         id: name.clone(),
         vcpus: options.cpus,

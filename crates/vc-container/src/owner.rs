@@ -39,6 +39,7 @@ pub(crate) enum Request {
     CloseStdin { id: ContainerId, reply: Reply<()> },
     Resize { id: ContainerId, size: TerminalSize, reply: Reply<()> },
     StopSandbox { reply: oneshot::Sender<Vec<Leftover>> },
+    KillMachine { reply: oneshot::Sender<()> },
 }
 
 pub(crate) struct Owner<M, A> {
@@ -47,6 +48,7 @@ pub(crate) struct Owner<M, A> {
     work: JoinSet<Done>,
     /// How many containers were created.
     generation: u64,
+    stopped: bool,
     machine_exit: Option<MachineExit>,
     publisher: watch::Sender<SandboxStatus>,
     dir: RuntimeDir,
@@ -66,6 +68,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             containers: BTreeMap::new(),
             work: JoinSet::new(),
             generation: 0,
+            stopped: false,
             machine_exit: None,
             publisher,
             dir,
@@ -128,6 +131,15 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             Request::Resize { id, size, reply } => {
                 let ask = Ask { id, call: Call::TtyWinResize, allowed: made };
                 self.call(ask, reply, move |guest, id| guest.resize(id, size));
+            }
+            Request::KillMachine { reply } => {
+                let guest = self.guest.clone();
+                self.work.spawn(async move {
+                    // What cannot be ended is told by the stop that follows.
+                    let _ = guest.machine.stop(guest.timing.undo()).await;
+                    let _ = reply.send(());
+                    Done::Call
+                });
             }
             Request::StopSandbox { .. } => unreachable!("taken by the loop"),
         }
@@ -312,7 +324,9 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     fn released(&mut self, id: ContainerId, undo: Undo, left: Vec<Leftover>, purpose: Purpose) {
         let record = self.no_longer_busy(&id);
         record.keep(undo);
-        record.process_ended(&id, Err("it never ran".to_owned()));
+        let why =
+            if record.state == State::Ready { "it never ran" } else { "nothing was heard of it in time" };
+        record.process_ended(&id, Err(why.to_owned()));
         match purpose {
             Purpose::Stop(reply) => drop(reply.send(Ok(left))),
             Purpose::FailedStart(error, reply) => drop(reply.send(Err(OperationError { left, ..error }))),
@@ -366,6 +380,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
                 cause: error.into(),
             });
         }
+        self.stopped = left.is_empty();
         self.publish();
         left
     }
@@ -373,7 +388,8 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     fn publish(&self) {
         let status = |record: &Record| ContainerStatus { state: record.state, exit: record.exit() };
         let containers = self.containers.iter().map(|(id, record)| (id.clone(), status(record)));
-        let now = SandboxStatus { containers: containers.collect(), machine_exit: self.machine_exit.clone() };
+        let machine_exit = self.machine_exit.clone();
+        let now = SandboxStatus { containers: containers.collect(), machine_exit, stopped: self.stopped };
         self.publisher.send_replace(now);
     }
 }

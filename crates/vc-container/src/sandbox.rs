@@ -112,12 +112,24 @@ impl Sandbox {
     /// What is left. The machine's end is tried by force before it is reported as left.
     pub async fn stop(&self) -> Result<(), Vec<Leftover>> {
         let (reply, stopped) = oneshot::channel();
-        if self.requests.send(Request::StopSandbox { reply }).await.is_err() {
-            // The owner has ended, and it does so only once everything is stopped.
-            return Ok(());
+        let asked = self.requests.send(Request::StopSandbox { reply }).await;
+        let answer = if asked.is_ok() { stopped.await.ok() } else { None };
+        match answer {
+            Some(left) if left.is_empty() => Ok(()),
+            Some(left) => Err(left),
+            // The owner has ended, as it does once everything is stopped.
+            None if self.status().stopped => Ok(()),
+            None => Err(vec![Leftover { step: Step::StopMachine, cause: Cause::SandboxGone }]),
         }
-        let left = stopped.await.unwrap_or_default();
-        if left.is_empty() { Ok(()) } else { Err(left) }
+    }
+
+    /// Ends the machine at once, whatever its guest is doing. [`Sandbox::stop`] is still to be called.
+    pub async fn kill_machine(&self) {
+        let (reply, killed) = oneshot::channel();
+        if self.requests.send(Request::KillMachine { reply }).await.is_ok() {
+            // Without an answer the owner, and with it the machine, is gone.
+            let _ = killed.await;
+        }
     }
 
     /// Sends a request to the owner and waits for its answer.

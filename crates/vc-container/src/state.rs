@@ -110,6 +110,8 @@ pub struct SandboxStatus {
     pub containers: BTreeMap<ContainerId, ContainerStatus>,
     /// How its machine ended, if it has.
     pub machine_exit: Option<MachineExit>,
+    /// Whether the sandbox is stopped and nothing of it is left.
+    pub stopped: bool,
 }
 
 /// A container at one moment.

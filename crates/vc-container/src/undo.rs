@@ -29,6 +29,11 @@ impl Undo {
         self.0.push(held);
     }
 
+    /// Forgets what was pushed last: the step turned out to have changed nothing.
+    pub(crate) fn forget_last(&mut self) {
+        self.0.pop();
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

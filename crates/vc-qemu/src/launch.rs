@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use command_fds::FdMapping;
+use nix::fcntl::OFlag;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use vc_device::RootPorts;
@@ -131,7 +133,8 @@ impl Spawned {
 
 fn readable(what: &'static str, path: &HostPath) -> Result<(), LaunchError> {
     let image = |source| LaunchError::Image { what, path: path.clone(), source };
-    let file = File::open(path).map_err(image)?;
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(image)?;
     let metadata = file.metadata().map_err(image)?;
     if metadata.is_file() { Ok(()) } else { Err(image(io::Error::other("not a regular file"))) }
 }

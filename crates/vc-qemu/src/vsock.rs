@@ -76,7 +76,10 @@ impl Vsock {
 
 impl Drop for Vsock {
     fn drop(&mut self) {
-        // The daemon dies with its handle; its sockets are files and would stay.
+        if let Some(daemon) = &self.daemon {
+            // Before its sockets go, or it could make them again.
+            daemon.kill();
+        }
         if let Err(error) = self.transport.remove_sockets() {
             tracing::warn!(%error, "a dropped machine left a file");
         }

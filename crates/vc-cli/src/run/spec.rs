@@ -31,7 +31,7 @@ pub(crate) fn build(options: &Run) -> Result<Spec, Failure> {
         Some(bundle) => load(bundle)?,
         None => default_spec(),
     };
-    let mut process = spec.process().clone().unwrap_or_default();
+    let mut process = spec.process().clone().unwrap_or_else(default_process);
     apply(&mut process, options)?;
     spec.set_process(Some(process));
     Ok(spec)
@@ -45,6 +45,14 @@ fn load(bundle: &Path) -> Result<Spec, Failure> {
 
 fn default_spec() -> Spec {
     let mut spec = Spec::default();
+    spec.set_process(Some(default_process())).set_hostname(Some("vc".to_owned()));
+    // A root of its own, which the layers make; it may be written to.
+    spec.set_root(None);
+    spec
+}
+
+/// A process without a command.
+fn default_process() -> Process {
     let mut process = Process::default();
     let set: HashSet<Capability> = CAPABILITIES.into();
     let mut capabilities = LinuxCapabilities::default();
@@ -61,10 +69,7 @@ fn default_spec() -> Spec {
         .set_no_new_privileges(Some(false))
         .set_rlimits(None)
         .set_terminal(None);
-    spec.set_process(Some(process)).set_hostname(Some("vc".to_owned()));
-    // A root of its own, which the layers make; it may be written to.
-    spec.set_root(None);
-    spec
+    process
 }
 
 fn apply(process: &mut Process, options: &Run) -> Result<(), Failure> {
@@ -130,16 +135,17 @@ mod tests {
 
     #[test]
     fn a_bundle_brings_its_command() {
-        let dir = std::env::temp_dir().join(format!("vc-spec-test-{}", std::process::id()));
-        std::fs::create_dir(&dir).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
         let missing = build(&options(&["-b", dir.to_str().unwrap()]));
         let json = r#"{"ociVersion": "1.2.0", "root": {"path": "r"},
             "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}}}"#;
         std::fs::write(dir.join("config.json"), json).unwrap();
         let spec = build(&options(&["-b", dir.to_str().unwrap()])).unwrap();
-        std::fs::remove_dir_all(&dir).unwrap();
         assert!(missing.is_err());
         assert_eq!(spec.process().as_ref().unwrap().args().as_ref().unwrap(), &["true"]);
         assert!(build(&options(&["-l", "x"])).is_err(), "no command");
+        std::fs::write(dir.join("config.json"), r#"{"ociVersion": "1.2.0"}"#).unwrap();
+        assert!(build(&options(&["-b", dir.to_str().unwrap()])).is_err(), "no process and no command");
     }
 }

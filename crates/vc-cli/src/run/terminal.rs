@@ -31,7 +31,7 @@ impl Drop for RawMode {
 }
 
 /// Gives the command's terminal the size of this one, if this is one.
-pub(crate) async fn pass_size(container: &Container) {
+pub(crate) async fn pass_size(container: Container) {
     let Ok(size) = tcgetwinsize(stdin()) else { return };
     let size = TerminalSize { rows: size.ws_row, columns: size.ws_col };
     if let Err(error) = container.resize_terminal(size).await {

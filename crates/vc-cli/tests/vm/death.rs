@@ -118,3 +118,19 @@ fn ctrl_c_at_a_terminal_is_for_the_command_and_not_for_qemu() {
     assert_eq!(child.wait().unwrap().code(), Some(42));
     bench.leftovers.assert_none();
 }
+
+#[test]
+fn a_second_interrupt_ends_a_machine_that_hangs() {
+    let Some(bench) = Bench::new() else { return };
+    let mut child = start(bench.vc(&[], &["sh", "-c", "echo up; sleep 600"]));
+    assert_eq!(first_line(&mut child), "up\n");
+    kill(pid(bench.leftovers.qemu().expect("QEMU runs")), Signal::SIGSTOP).unwrap();
+    kill(pid(child.id()), Signal::SIGTERM).unwrap();
+    let asked = Instant::now();
+    // One signal may swallow another of its kind that was not heard yet, so they differ.
+    kill(pid(child.id()), Signal::SIGINT).unwrap();
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(130 | 143)), "{code:?}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    bench.leftovers.assert_none();
+}

@@ -171,3 +171,36 @@ fn a_command_that_closed_its_outputs_may_read_on() {
     assert_code(&output, 9);
     bench.leftovers.assert_none();
 }
+
+#[test]
+fn an_output_that_cannot_be_written_is_named() {
+    let Some(bench) = Bench::new() else { return };
+    let mut command = bench.vc(&[], &["sh", "-c", "echo hello; sleep 600"]);
+    command.stdin(Stdio::null()).stdout(std::fs::File::create("/dev/full").unwrap()).stderr(Stdio::piped());
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    assert_code(&output, 125);
+    assert!(text(&output.stderr).contains("No space left"), "{}", text(&output.stderr));
+    bench.leftovers.assert_none();
+}
+
+#[test]
+fn streams_that_do_not_block_lose_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    // The flag belongs to the socket, so the child finds it set.
+    theirs.set_nonblocking(true).unwrap();
+    let input = std::os::fd::OwnedFd::from(theirs.try_clone().unwrap());
+    let mut command =
+        bench.vc(&["-i"], &["sh", "-c", "read line; echo \"$line\"; head -c 1000000 /dev/zero"]);
+    let mut child = command.stdin(input).stdout(std::os::fd::OwnedFd::from(theirs)).spawn().unwrap();
+    drop(command);
+    let mut from = BufReader::new(ours.try_clone().unwrap());
+    std::io::Write::write_all(&mut &ours, b"late\n").unwrap();
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    let mut rest = Vec::new();
+    from.read_to_end(&mut rest).unwrap();
+    assert_eq!((line.as_str(), rest.len()), ("late\n", 1_000_000));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    bench.leftovers.assert_none();
+}

@@ -23,3 +23,12 @@ fn what_is_typed_arrives() {
     assert!(said.ends_with("<typed>\r\n"), "{said:?}");
     bench.leftovers.assert_none();
 }
+
+#[test]
+fn the_end_of_the_input_reaches_a_terminal() {
+    let Some(bench) = Bench::new() else { return };
+    let output = feed(bench.vc(&["-t", "-i"], &["sh", "-c", "cat >/dev/null; echo over"]), b"typed\n");
+    assert_code(&output, 0);
+    assert!(text(&output.stdout).ends_with("over\r\n"), "{:?}", text(&output.stdout));
+    bench.leftovers.assert_none();
+}

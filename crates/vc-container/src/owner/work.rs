@@ -9,7 +9,7 @@ use vc_agent::{
     Agent, AgentError, Call, CreateContainer, ExitStatus, ProcessRef, Signal, SignalTarget, TerminalSize,
 };
 use vc_device::{Access, BlockSpec};
-use vc_hypervisor::Machine;
+use vc_hypervisor::{Machine, PlugError};
 use vc_storage::{DiskPlug, Layer, plan_layers};
 use vc_types::{ContainerId, DeviceId};
 
@@ -132,6 +132,10 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             undo.push(Held::Disk(device.clone()));
             let step = || Step::Plug { device: device.clone(), layer: layer.name().clone() };
             let path = self.machine.plug_block(&spec, self.timing.request()).await;
+            if let Err(PlugError::Port { .. }) = &path {
+                // The name may be that of a disk that somebody else holds.
+                undo.forget_last();
+            }
             let path = path.map_err(|error| OperationError::new(step(), error))?;
             plugged.push(DiskPlug { id: device, path });
         }
