@@ -10,11 +10,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod block;
 mod root_ports;
+mod spec;
 
-pub use block::{Access, BlockSpec, InvalidSerial, Serial};
 pub use root_ports::{PortError, RootPort, RootPorts};
+pub use spec::{
+    Access, AioBackend, ApQueue, BlockBackend, BlockSize, BlockSpec, CharacterSpec, DeviceSpec, FsTag,
+    HostCache, ImageFormat, InvalidApQueue, InvalidBlockSize, InvalidFsTag, InvalidGuestCid, InvalidMac,
+    InvalidMdev, InvalidNetwork, InvalidPmem, InvalidQueueSize, InvalidSerial, IoPolicy, MacAddress, MdevId,
+    NativeNeedsDirect, NetworkBackend, NetworkSpec, PFN_SIGNATURE_OFFSET, PmemFrontend, PmemSpec, QueueSize,
+    Serial, TapQueue, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec, VhostUserBlkSpec, VhostUserFsSpec,
+    VsockBackend, VsockSpec, has_pfn_signature,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
