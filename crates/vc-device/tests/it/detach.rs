@@ -116,8 +116,8 @@ fn an_init_containers_volume_stays_plugged_for_the_next_container() {
     let refused = registry.unplug(&web.device);
     assert_eq!(refused, Err(UnplugRefused::Used { device: web.device.clone(), uses: 1 }));
     assert_eq!(registry.detach(web.handle).unwrap().step, DetachStep::Kept, "once of the pod, always");
-    let of_pod: Vec<_> = registry.unused().cloned().collect();
-    assert_eq!(of_pod, [web.device.clone()]);
+    let of_pod: Vec<_> = registry.unused().collect();
+    assert_eq!(of_pod, [&web.device]);
     assert_eq!(registry.unplug(&web.device), Ok(DetachStep::Unplug));
     assert_eq!(registry.unplug(&web.device), Err(UnplugRefused::Unplugging(web.device.clone())));
     registry.unplugged(&web.device).unwrap();
