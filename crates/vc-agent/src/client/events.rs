@@ -16,6 +16,7 @@ impl Events {
     ///
     /// # Cancel safety
     /// Nothing is lost: the event is kept for the next one who asks.
+    #[expect(clippy::await_holding_invalid_type, reason = "who queues wants the event after this one")]
     pub(super) async fn next<F>(&self, ask: impl FnOnce() -> F) -> Result<String, Fault>
     where
         F: Future<Output = Result<String, Fault>> + Send + 'static,

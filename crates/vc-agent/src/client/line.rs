@@ -135,6 +135,7 @@ impl Shared {
     }
 
     /// The connection, made anew if it has ended.
+    #[expect(clippy::await_holding_invalid_type, reason = "who queues wants the connection being made")]
     async fn link(&self) -> Result<Arc<Link>, Fault> {
         let link = self.current();
         if !link.has_ended() {

@@ -71,7 +71,7 @@ pub async fn neighbors_are_taken(agent: &impl Agent, fixture: &impl Fixture) {
         state: PERMANENT,
         flags: 0,
     };
-    let taken = agent.add_neighbors(&[neighbor.clone()], fixture.deadline()).await;
+    let taken = agent.add_neighbors(std::slice::from_ref(&neighbor), fixture.deadline()).await;
     taken.expect("the neighbour is taken");
     let nowhere = Neighbor { device: "vc-none0".to_owned(), ..neighbor };
     let refused = agent.add_neighbors(&[nowhere], fixture.deadline()).await;

@@ -134,12 +134,10 @@ impl Process {
                 self.stderr.bytes.extend(stderr);
                 self.end(status);
             }
-            Program::PrintsTerminalSize => {
-                if self.stdin.bytes.contains(&b'\n') {
-                    let size = self.size.unwrap_or(TerminalSize { rows: 0, columns: 0 });
-                    self.stdout.bytes.extend(format!("{} {}\r\n", size.rows, size.columns).bytes());
-                    self.end(ExitStatus(0));
-                }
+            Program::PrintsTerminalSize if self.stdin.bytes.contains(&b'\n') => {
+                let size = self.size.unwrap_or(TerminalSize { rows: 0, columns: 0 });
+                self.stdout.bytes.extend(format!("{} {}\r\n", size.rows, size.columns).bytes());
+                self.end(ExitStatus(0));
             }
             _ => {}
         }
