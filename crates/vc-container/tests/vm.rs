@@ -199,13 +199,8 @@ async fn the_agent_of_the_guest_meets_its_obligations() {
     spec.runtime_dir = HostPath::new(bench.leftovers.runtime_dir()).unwrap();
     let machine = Qemu::default().launch(&spec, deadline()).await.unwrap();
     let layer = Layer::open(&bench.busybox).unwrap();
-    let disk = BlockSpec {
-        id: "disk0".parse().unwrap(),
-        image: layer.image().clone(),
-        name: layer.name().clone(),
-        access: Access::ReadOnly,
-        serial: None,
-    };
+    let (image, name) = (layer.image().clone(), layer.name().clone());
+    let disk = BlockSpec::new("disk0".parse().unwrap(), image, name, Access::ReadOnly);
     let connector = Connector::default();
     let agent = vc_agent::Connect::connect(&connector, machine.agent_address(), deadline()).await.unwrap();
     let disk = machine.plug_block(&disk, deadline()).await.unwrap();

@@ -33,13 +33,10 @@ pub async fn run<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec, image: &Path
 /// # Panics
 /// When `image` cannot be opened or `id` is none.
 pub fn disk(id: &str, image: &Path) -> BlockSpec {
-    BlockSpec {
-        id: id.parse().expect("an id"),
-        image: Arc::new(File::open(image).expect("a readable image")),
-        name: HostPath::new(image).expect("an absolute path"),
-        access: Access::ReadOnly,
-        serial: Some(id.parse().expect("a serial")),
-    }
+    let file = Arc::new(File::open(image).expect("a readable image"));
+    let name = HostPath::new(image).expect("an absolute path");
+    let serial = Some(id.parse().expect("a serial"));
+    BlockSpec { serial, ..BlockSpec::new(id.parse().expect("an id"), file, name, Access::ReadOnly) }
 }
 
 async fn launch<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec) -> H::Machine {

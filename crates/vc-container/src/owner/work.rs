@@ -121,13 +121,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let mut plugged = Vec::new();
         for (layer, number) in layers.iter().zip(disks) {
             let device: DeviceId = format!("disk{number}").parse().expect("a letter, then few digits");
-            let spec = BlockSpec {
-                id: device.clone(),
-                image: layer.image().clone(),
-                name: layer.name().clone(),
-                access: Access::ReadOnly,
-                serial: Some(device.as_str().parse().expect("short and plain")),
-            };
+            let (image, name) = (layer.image().clone(), layer.name().clone());
+            let serial = Some(device.as_str().parse().expect("short and plain"));
+            let spec = BlockSpec { serial, ..BlockSpec::new(device.clone(), image, name, Access::ReadOnly) };
             // Before the call: when it times out, the disk may be plugged all the same.
             undo.push(Held::Disk(device.clone()));
             let step = || Step::Plug { device: device.clone(), layer: layer.name().clone() };
