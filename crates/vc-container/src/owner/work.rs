@@ -103,7 +103,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let plugging = self.plug(&plan.layers, disks, undo);
         let plugged = plugging.instrument(tracing::info_span!("plug layers")).await?;
         let storages = plan.storages(&plugged).map_err(|error| OperationError::new(planning(), error))?;
-        let request = CreateContainer { id: id.clone(), spec: oci, storages, shared_pid_namespace: false };
+        let request = CreateContainer { storages, ..CreateContainer::new(id.clone(), oci) };
         // Before the call: when it times out, the guest may have the container all the same.
         undo.push(Held::GuestContainer(id.clone()));
         let call = self.agent.create_container(&request, self.timing.request());
