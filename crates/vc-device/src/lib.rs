@@ -24,8 +24,8 @@ mod topology;
 mod vfio;
 
 pub use registry::{
-    AttachError, AttachStep, Attached, DetachStep, Detached, DeviceState, Handle, InvalidRegistry, Lifetime,
-    NotInState, Registry, UnknownHandle, UnplugRefused, Use,
+    AdoptError, AttachError, AttachStep, Attached, DetachStep, Detached, DeviceState, Handle,
+    InvalidRegistry, Lifetime, Registry, ReportError, UnknownHandle, UnplugRefused, Use,
 };
 pub use request::{
     AccessError, AccessFacts, BLOCK_FILE_OPTION, ContainerNode, DeviceIdentity, DeviceRequest, DeviceSource,

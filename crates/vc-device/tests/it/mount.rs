@@ -125,3 +125,20 @@ fn a_regular_file_is_known_by_its_inode() {
     assert_eq!(PathKind::try_from(&fs::metadata(&other).unwrap()).unwrap(), before);
     fs::remove_file(other).unwrap();
 }
+
+#[test]
+fn a_path_that_leads_elsewhere_when_it_is_opened_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+    fs::write(&one, "1").unwrap();
+    fs::write(&two, "2").unwrap();
+    let kind = |path| PathKind::try_from(&fs::File::open(path).unwrap().metadata().unwrap()).unwrap();
+    let PathKind::Regular(asked) = kind(&one) else { panic!("a file") };
+    let source = DeviceSource::File { file: asked, path: HostPath::new(&one).unwrap() };
+    assert!(source.is_opened(&kind(&one)));
+    fs::rename(&two, &one).unwrap();
+    assert!(!source.is_opened(&kind(&one)));
+    let disk = DeviceSource::Block { number: root(), path: path("/s") };
+    assert!(disk.is_opened(&PathKind::Block(root())));
+    assert!(!disk.is_opened(&PathKind::Character(root())));
+}
