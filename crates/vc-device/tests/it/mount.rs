@@ -4,7 +4,7 @@ use std::fs;
 
 use vc_device::{
     Access, BLOCK_FILE_OPTION, DeviceSource, FileId, Mount, MountError, PathKind, PmemBacking,
-    request_of_mount,
+    request_of_disk, request_of_mount,
 };
 use vc_types::{DeviceNumber, HostPath};
 
@@ -63,6 +63,17 @@ fn l9_an_option_that_contradicts_the_source_is_an_error() {
         let refused = ask("/s", "bind", true, &source_kind, None);
         // The seed shared the host's directory instead, and the pod wrote to it.
         assert_eq!(refused, Err(MountError::NoImage { source_path: path("/s") }), "{source_kind:?}");
+    }
+}
+
+#[test]
+fn a_direct_volumes_device_is_a_disk_or_an_error() {
+    let ask = |kind| request_of_disk(&path("/s"), &kind, Access::ReadWrite).map(|request| request.source);
+    assert_eq!(ask(PathKind::Block(root())), Ok(DeviceSource::Block { number: root(), path: path("/s") }));
+    assert_eq!(ask(PathKind::Regular(file())), Ok(DeviceSource::File { file: file(), path: path("/s") }));
+    // The seed's container started without its root file system or its volume.
+    for kind in [PathKind::Directory, PathKind::Character(root()), PathKind::Other] {
+        assert_eq!(ask(kind), Err(MountError::NoDisk { device_path: path("/s") }));
     }
 }
 
