@@ -15,13 +15,10 @@ use crate::{Hotplug, Hypervisor, Machine, MachineSpec, PlugError, UnplugError};
 /// # Panics
 /// When `image` cannot be opened or `id` is none.
 pub fn disk(id: &str, image: &Path) -> BlockSpec {
-    BlockSpec {
-        id: id.parse().expect("an id"),
-        image: Arc::new(File::open(image).expect("a readable image")),
-        name: HostPath::new(image).expect("an absolute path"),
-        access: Access::ReadOnly,
-        serial: Some(id.parse().expect("a serial")),
-    }
+    let file = Arc::new(File::open(image).expect("a readable image"));
+    let name = HostPath::new(image).expect("an absolute path");
+    let serial = Some(id.parse().expect("a serial"));
+    BlockSpec { serial, ..BlockSpec::new(id.parse().expect("an id"), file, name, Access::ReadOnly) }
 }
 
 pub(super) async fn a_device_has_one_port<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec, image: &Path) {
