@@ -4,8 +4,10 @@
 
 mod bare;
 mod container;
+mod layers;
 mod series;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +15,7 @@ use lexopt::prelude::*;
 
 use crate::tools::{self, EROFS_UTILS, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
-use crate::{apt, guest, layers, process};
+use crate::{apt, guest, process};
 use series::Series;
 
 /// What the command line can choose.
@@ -29,6 +31,8 @@ pub(crate) struct Options {
 enum Subject {
     /// The start of a container, next to a bare QEMU.
     Boot,
+    /// The start of a container with many layers, next to one with a single layer.
+    Layers,
     /// Look-ups in the mount table, next to other crates that do the same.
     Mounts,
 }
@@ -49,8 +53,9 @@ impl Options {
         ensure!(options.rounds > 0, "--rounds must be at least 1");
         options.subject = match subject.as_deref() {
             Some("boot") => Subject::Boot,
+            Some("layers") => Subject::Layers,
             Some("mounts") => Subject::Mounts,
-            _ => bail!("what to measure? There are: bench boot, bench mounts"),
+            _ => bail!("what to measure? There are: bench boot, bench layers, bench mounts"),
         };
         Ok(options)
     }
@@ -61,6 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::load()?;
     match options.subject {
         Subject::Boot => boot(&workspace, options),
+        Subject::Layers => layers::measure(&workspace, &ready(&workspace)?.1, options),
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
     }
@@ -74,19 +80,25 @@ fn mounts(workspace: &Workspace) -> Result<()> {
     )
 }
 
-fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
+/// Makes sure that all is there to start a machine; gives the guest image and the command.
+fn ready(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
     apt::install(&VM_PACKAGES)?;
     tools::ensure(workspace, VSOCK_DAEMON)?;
     let image = guest::build(workspace, &guest::Options::default())?;
     process::show(workspace.cargo().args(["build", "--locked", "--release", "--package", "vc-cli"]))?;
-    let vc = workspace.target.join("release/vc");
+    Ok((image, workspace.target.join("release/vc")))
+}
+
+fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
+    let (image, vc) = ready(workspace)?;
     let directory = tempfile::tempdir_in(&workspace.target).context("cannot make a temporary directory")?;
-    let layer = layers::make_base(directory.path())?;
+    let layer = crate::layers::make_base(directory.path())?;
 
     let mut table = Table::default();
     for round in 1..=options.rounds {
         let bare = bare::boot(workspace, &image, &options.accelerator)?;
-        let container = container::run(workspace, &vc, &layer.image, &options.accelerator)?;
+        let container =
+            container::run(workspace, &vc, std::slice::from_ref(&layer.image), &options.accelerator)?;
         let vc = &container;
         let figures = [bare.init, vc.init, bare.serving, vc.answer, vc.output, vc.end];
         table.0.iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));

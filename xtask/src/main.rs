@@ -35,6 +35,8 @@ Usage: cargo xtask COMMAND
   test  installs what the tests need and runs every check there is
   bench boot [--rounds N] [--accel tcg|kvm]
         times `vc run` next to a bare QEMU that boots the same image
+  bench layers [--rounds N] [--accel tcg|kvm]
+        times `vc run` with 8, 32 and 128 layers next to one with a single layer
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
   fuzz [SECONDS]
