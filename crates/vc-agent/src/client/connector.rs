@@ -20,14 +20,15 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// connection that hangs nor a slow guest keeps the agent from being found.
 const FIRST_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long an agent may take to announce itself before it is taken for one that does not.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long an agent may take to announce itself before it is taken for one that does not. An emulated
+/// guest on a busy machine takes half a minute to boot.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Connects to agents over vsock, hybrid vsock or a Unix socket.
 ///
 /// Behind a vsock device in user space the agent is expected to announce itself
 /// (`agent.ready_vport=1027` on its kernel's command line), and is not spoken to before; one that stays
-/// silent for 10 s is spoken to all the same. See [`Connector::at_once`].
+/// silent for a minute is spoken to all the same. See [`Connector::at_once`].
 ///
 /// Before the guest listens, attempts end in various ways (no such socket, refused, reset, broken
 /// pipe, end of file); they are repeated every 10 ms until the deadline. What no waiting can mend,
