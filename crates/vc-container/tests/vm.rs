@@ -1,7 +1,6 @@
 //! The orchestrator with a real machine, and the agent of the guest held to its obligations.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
-use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Spec, SpecBuilder};
@@ -11,11 +10,11 @@ use vc_container::{
     Cause, Container, ContainerSpec, Sandbox, SandboxSpec, State, Stream, Timing, guest_spec,
 };
 use vc_device::{Access, BlockSpec};
-use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
+use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
 use vc_storage::{DiskPlug, Layer, plan_layers};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{ContainerId, Deadline, HostPath, MiB, PciPath};
+use vc_types::{ContainerId, Deadline, HostPath, PciPath};
 
 struct Bench {
     image: GuestImage,
@@ -33,17 +32,13 @@ impl Bench {
     }
 
     fn machine(&self) -> MachineSpec {
-        MachineSpec {
-            id: "box".parse().unwrap(),
-            vcpus: NonZeroU8::MIN,
-            memory: MiB::new(256).unwrap(),
-            accelerator: Accelerator::Auto,
-            kernel: HostPath::new(&self.image.kernel).unwrap(),
-            initrd: HostPath::new(&self.image.initrd).unwrap(),
-            kernel_params: Vec::new(),
-            hotplug_ports: 4,
-            runtime_dir: HostPath::new(self.leftovers.runtime_dir().join("box")).unwrap(),
-        }
+        let path = |path: &Path| HostPath::new(path).unwrap();
+        let dir = path(&self.leftovers.runtime_dir().join("box"));
+        let image = &self.image;
+        let id = "box".parse().unwrap();
+        let mut spec = MachineSpec::new(id, path(&image.kernel), path(&image.initrd), dir);
+        spec.hotplug_ports = 4;
+        spec
     }
 
     async fn sandbox(&self) -> Sandbox {

@@ -90,6 +90,9 @@ impl Sysfs {
     pub fn vfio_cdev(&self, number: u32) -> Result<Option<(u32, VfioFunction)>, SysfsError> {
         let device = format!("class/vfio-dev/vfio{number}/device");
         let Some(name) = self.link_name(&device)? else { return Ok(None) };
+        if !self.exists(&format!("class/vfio-dev/vfio{number}/dev")) {
+            return Ok(None);
+        }
         let function = name.parse().map(VfioFunction::Pci).or_else(|_| name.parse().map(VfioFunction::Mdev));
         let function = function.map_err(|_| self.malformed(&device, &name, "a PCI function or an mdev"))?;
         let link = format!("{device}/iommu_group");

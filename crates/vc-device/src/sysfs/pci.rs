@@ -99,7 +99,11 @@ impl Sysfs {
             is_express: physical.is_some()
                 || length(&self.path(&format!("{directory}/config"))) > CONVENTIONAL_CONFIG,
             physical_function: physical.and_then(|name| name.parse().ok()),
-            vfio_cdev: cdevs.iter().find_map(|name| name.strip_prefix("vfio")?.parse().ok()),
+            // Kernels before 6.6 have the directory, but no device node (`dev`).
+            vfio_cdev: cdevs.iter().find_map(|name| {
+                let has_node = self.exists(&format!("{directory}/vfio-dev/{name}/dev"));
+                name.strip_prefix("vfio")?.parse().ok().filter(|_| has_node)
+            }),
         }))
     }
 
