@@ -1,7 +1,6 @@
 //! A machine with one container that waits, for others to be measured in.
 
 use std::fs;
-use std::num::NonZeroU8;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
 use vc_storage::{DiskPlug, Layer, plan_layers};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{AgentAddress, ContainerId, Deadline, HostPath, MiB};
+use vc_types::{AgentAddress, ContainerId, Deadline, HostPath};
 
 use crate::Result;
 
@@ -45,17 +44,11 @@ impl Bed {
                 fs::copy(source, root.join("source")).map(drop).expect("the program can be copied");
             }),
         ];
-        let spec = MachineSpec {
-            id: "bench".parse()?,
-            vcpus: NonZeroU8::MIN,
-            memory: MiB::new(512).ok_or("no memory")?,
-            accelerator,
-            kernel: HostPath::new(&image.kernel)?,
-            initrd: HostPath::new(&image.initrd)?,
-            kernel_params: Vec::new(),
-            hotplug_ports: 4,
-            runtime_dir: HostPath::new(leftovers.runtime_dir())?,
-        };
+        let directory = HostPath::new(leftovers.runtime_dir())?;
+        let (kernel, initrd) = (HostPath::new(&image.kernel)?, HostPath::new(&image.initrd)?);
+        let mut spec = MachineSpec::new("bench".parse()?, kernel, initrd, directory);
+        spec.accelerator = accelerator;
+        spec.hotplug_ports = 4;
         let machine = Qemu::default().launch(&spec, deadline()).await?;
         let agent = Connector::default().connect(machine.agent_address(), deadline()).await?;
         agent.create_sandbox(&CreateSandbox::new("bench".parse()?), deadline()).await?;
