@@ -42,7 +42,12 @@ impl Machine {
         let before = self.registry.clone();
         match self.registry.attach(&request, &container(&format!("c{by}")), lifetime) {
             Err(AttachError::Busy { .. } | AttachError::PluggedReadOnly { .. }) => {
-                assert_eq!(self.registry, before)
+                assert_eq!(self.registry, before);
+            }
+            Err(AttachError::KeptReadOnly { device, .. }) => {
+                assert_eq!(self.registry, before);
+                // The way that the error offers is open.
+                assert_eq!(self.registry.clone().unplug(&device), Ok(DetachStep::Unplug));
             }
             Err(error) => panic!("{error}"),
             Ok(attached) => {

@@ -7,7 +7,7 @@ mod model;
 mod record;
 
 use proptest::prelude::ProptestConfig;
-use proptest_state_machine::{StateMachineTest, prop_state_machine};
+use proptest_state_machine::prop_state_machine;
 use vc_device::{Access, DeviceRequest, DeviceSource};
 use vc_types::{ContainerId, HostPath};
 

@@ -69,11 +69,11 @@ fn l9_an_option_that_contradicts_the_source_is_an_error() {
 }
 
 #[test]
-fn a_direct_volumes_device_is_a_disk_or_an_error() {
+fn l14_a_root_file_system_or_a_direct_volume_is_a_disk_or_an_error() {
     let ask = |kind| request_of_disk(&path("/s"), &kind, Access::ReadWrite).map(|request| request.source);
     assert_eq!(ask(PathKind::Block(root())), Ok(DeviceSource::Block { number: root(), path: path("/s") }));
     assert_eq!(ask(PathKind::Regular(file())), Ok(DeviceSource::File { file: file(), path: path("/s") }));
-    // The seed's container started without its root file system or its volume.
+    // The seed went on as if there were a disk: without its path below the root file system, or without a volume.
     for kind in [PathKind::Directory, PathKind::Character(root()), PathKind::Other] {
         assert_eq!(ask(kind), Err(MountError::NoDisk { device_path: path("/s") }));
     }

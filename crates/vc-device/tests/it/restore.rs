@@ -33,6 +33,10 @@ fn l28_everything_about_a_device_survives_a_record() {
         DeviceSource::Pmem { file: FileId { inode: 2, ..file }, path: path(), fs_type: "xfs".into() },
         DeviceSource::Vfio { function, via: VfioPath::Group(12), port: Port::SwitchPort },
         DeviceSource::Vfio { function: mdev, via: VfioPath::Cdev(3), port: Port::RootPort },
+        DeviceSource::VfioAp {
+            mdev: "29c177bb-8b23-4a4c-9b3e-3f8a0c1d2e3f".parse().unwrap(),
+            via: VfioPath::Group(0),
+        },
         DeviceSource::VhostUserBlk { socket: path() },
         DeviceSource::VhostUserFs { socket: HostPath::new("/other").unwrap() },
         DeviceSource::Network { namespace: FileId { inode: 3, ..file }, interface: "eth0".into() },
@@ -51,7 +55,7 @@ fn l28_everything_about_a_device_survives_a_record() {
     let detached = registry.detach(gone).unwrap();
     registry.unplug_failed(&detached.device).unwrap();
     assert_eq!(round(&registry), registry);
-    assert_eq!(registry.devices().count(), 10);
+    assert_eq!(registry.devices().count(), 11);
 }
 
 #[test]
