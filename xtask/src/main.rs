@@ -12,6 +12,7 @@ mod demo;
 mod guest;
 mod layers;
 mod process;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -36,6 +37,9 @@ Usage: cargo xtask COMMAND
         times `vc run` next to a bare QEMU that boots the same image
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
+  soak [LAUNCHES]
+        launches and ends machines in a row, 200 if not told otherwise, and
+        looks for what they leave: processes, files, descriptors, memory
   fuzz [SECONDS]
         feeds any bytes to each parser, 60 seconds each
   tidy  checks the tree: directions of dependencies, lints, change log, ...
@@ -69,6 +73,14 @@ fn run() -> Result<ExitCode> {
             });
             no_more(&mut arguments)?;
             fuzz(seconds.transpose()?.unwrap_or(60))?;
+        }
+        "soak" => {
+            let launches = arguments.next()?.map(|argument| match argument {
+                Value(launches) => Ok(launches.parse::<u32>()?),
+                other => Err(anyhow::Error::from(other.unexpected())),
+            });
+            no_more(&mut arguments)?;
+            soak::run(launches.transpose()?.unwrap_or(200))?;
         }
         "demo" => {
             no_more(&mut arguments)?;
