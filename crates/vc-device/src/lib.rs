@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - [`DeviceSpec`] and its kinds: what a machine is to get.
-//! - [`request_of_linux_device`], [`request_of_mount`]: what a container asks for.
+//! - [`request_of_linux_device`], [`request_of_mount`], [`request_of_disk`]: what a container asks for.
 //! - [`plan_vfio`], [`annotations`]: which devices of the host a container gets for itself, when they are
 //!   plugged, and by which number the guest finds them.
 //! - [`Topology`]: what a machine has to plug devices into, and what is plugged where.
@@ -24,14 +24,14 @@ mod topology;
 mod vfio;
 
 pub use registry::{
-    AttachError, AttachStep, Attached, DetachStep, Detached, DeviceState, Handle, InvalidRegistry, Lifetime,
-    NotInState, Registry, UnknownHandle, UnplugRefused, Use,
+    AdoptError, AttachError, AttachStep, Attached, DetachStep, Detached, DeviceState, Handle,
+    InvalidRegistry, Lifetime, Registry, ReportError, UnknownHandle, UnplugRefused, Use,
 };
 pub use request::{
     AccessError, AccessFacts, BLOCK_FILE_OPTION, ContainerNode, DeviceIdentity, DeviceRequest, DeviceSource,
     Dropped, FileId, Filtered, LinuxDevice, LinuxDeviceError, Mount, MountError, NodeKind, PathKind,
-    PmemBacking, Requested, VhostUserSockets, control_first, decide_access, request_of_linux_device,
-    request_of_mount, without_removable_media,
+    PmemBacking, Requested, VhostUserSockets, control_first, decide_access, request_of_disk,
+    request_of_linux_device, request_of_mount, without_removable_media,
 };
 pub use spec::{
     Access, AioBackend, ApQueue, BlockBackend, BlockSize, BlockSpec, CharacterSpec, DeviceSpec, FsTag,

@@ -24,10 +24,11 @@ use vc_types::{ContainerId, DeviceId};
 
 use crate::request::{ContainerNode, DeviceIdentity, DeviceSource};
 use crate::spec::Access;
+use crate::topology::GuestLocation;
 
-pub use attach::{AttachError, AttachStep, Attached};
+pub use attach::{AdoptError, AttachError, AttachStep, Attached};
 pub use detach::{DetachStep, Detached, UnknownHandle, UnplugRefused};
-pub use entry::{DeviceState, Lifetime, NotInState, Use};
+pub use entry::{DeviceState, Lifetime, ReportError, Use};
 pub use record::InvalidRegistry;
 
 use entry::Entry;
@@ -87,6 +88,12 @@ impl Registry {
     pub fn find(&self, identity: &DeviceIdentity) -> Option<&DeviceId> {
         let known = self.devices.iter().find(|(_, entry)| entry.source.identity() == *identity);
         known.map(|(device, _)| device)
+    }
+
+    /// The device that a guest finds at `location`.
+    pub fn at(&self, location: &GuestLocation) -> Option<&DeviceId> {
+        let there = self.devices.iter().find(|(_, entry)| entry.location() == Some(location));
+        there.map(|(device, _)| device)
     }
 
     /// What a device is on the host.

@@ -15,7 +15,7 @@ pub use filter::{Dropped, Filtered, control_first, without_removable_media};
 pub use linux_device::{LinuxDevice, LinuxDeviceError, NodeKind, VhostUserSockets, request_of_linux_device};
 pub use mount::{
     AccessError, AccessFacts, BLOCK_FILE_OPTION, Mount, MountError, PathKind, PmemBacking, decide_access,
-    request_of_mount,
+    request_of_disk, request_of_mount,
 };
 pub use source::{DeviceIdentity, DeviceSource, FileId};
 

@@ -144,10 +144,26 @@ impl Lookup {
 
     /// The mounts at all of `paths`, in their order, with at most one pass over the mount table.
     ///
+    /// On the way by mount ids, [`Way::MountId`], each path is held open until all are found.
+    ///
     /// # Errors
     /// Each path has its own, as of [`at`](Self::at).
     pub fn all<P: AsRef<Path>>(&mut self, paths: &[P]) -> Vec<Result<Mount<'static>, LookupError>> {
         let places = paths.iter().map(|path| self.settings.place(path.as_ref()));
+        let queries = places.map(|place| Query { place, covering: false }).collect();
+        self.finder.find_all(&self.settings, queries)
+    }
+
+    /// The mounts at all of `paths`, relative ones taken from the open directory `dir`, as [`all`](Self::all).
+    ///
+    /// # Errors
+    /// Each path has its own, as of [`at_dir`](Self::at_dir).
+    pub fn all_at_dir<P: AsRef<Path>>(
+        &mut self,
+        dir: impl AsFd,
+        paths: &[P],
+    ) -> Vec<Result<Mount<'static>, LookupError>> {
+        let places = paths.iter().map(|path| Place::Path(Some(dir.as_fd()), path.as_ref()));
         let queries = places.map(|place| Query { place, covering: false }).collect();
         self.finder.find_all(&self.settings, queries)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vc_types::{ContainerId, DeviceId};
 
-use super::{DeviceState, Entry, Handle, Lifetime, NotInState, Registry, UnknownHandle, Use};
+use super::{DeviceState, Entry, Handle, Lifetime, Registry, ReportError, UnknownHandle, Use};
 use crate::request::{DeviceIdentity, DeviceRequest, DeviceSource};
 use crate::spec::Access;
 use crate::topology::GuestLocation;
@@ -70,13 +70,31 @@ pub enum AttachError {
     /// No more handles; only a record that was edited by hand gets there.
     #[error("no more devices can be attached to this machine: all handle numbers are used up")]
     HandlesUsedUp,
-    /// A device that the machine was launched with is known already.
+}
+
+/// Why a device that the machine was launched with cannot be made known. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptError {
+    /// It is known already.
     #[error("device {device} ({identity}) is known already")]
     Known {
         /// The device.
         device: DeviceId,
         /// What it is.
         identity: DeviceIdentity,
+    },
+    /// It is of a kind that no machine is launched with.
+    #[error("{0} is made by the agent; no machine is launched with it")]
+    NotPlugged(DeviceIdentity),
+    /// Another device is there.
+    #[error("{identity} cannot be at {location}: {other} is there")]
+    LocationTaken {
+        /// What it is.
+        identity: DeviceIdentity,
+        /// Where it is said to be.
+        location: GuestLocation,
+        /// The device that is there.
+        other: DeviceId,
     },
 }
 
@@ -114,32 +132,41 @@ impl Registry {
     /// pod ends.
     ///
     /// # Errors
-    /// [`AttachError::Known`] when it is known already.
+    /// [`AdoptError`] when it is known already, when another device is there, or when it is nothing that
+    /// a machine is launched with.
     pub fn adopt(
         &mut self,
         source: DeviceSource,
         access: Access,
         location: GuestLocation,
-    ) -> Result<DeviceId, AttachError> {
+    ) -> Result<DeviceId, AdoptError> {
         let identity = source.identity();
+        if !source.is_plugged() {
+            return Err(AdoptError::NotPlugged(identity));
+        }
         if let Some(device) = self.find(&identity).cloned() {
-            return Err(AttachError::Known { device, identity });
+            return Err(AdoptError::Known { device, identity });
+        }
+        if let Some(other) = self.at(&location).cloned() {
+            return Err(AdoptError::LocationTaken { identity, location, other });
         }
         let request = DeviceRequest { source, access, node: None };
         let (device, _) = self.introduce(&request, Lifetime::Pod);
         let entry = self.devices.get_mut(&device).expect("made above");
-        if entry.state == DeviceState::Plugging {
-            entry.state = DeviceState::Plugged(location);
-        }
+        entry.state = DeviceState::Plugged(location);
         Ok(device)
     }
 
     /// The plug of a device is complete, and the guest finds it at `location`.
     ///
     /// # Errors
-    /// [`NotInState`] unless it is being plugged.
-    pub fn plugged(&mut self, device: &DeviceId, location: GuestLocation) -> Result<(), NotInState> {
+    /// [`ReportError`] unless it is being plugged, and nothing else is there.
+    pub fn plugged(&mut self, device: &DeviceId, location: GuestLocation) -> Result<(), ReportError> {
+        let there = self.at(&location).cloned();
         let entry = self.in_state(device, "plugged", |state| *state == DeviceState::Plugging)?;
+        if let Some(other) = there {
+            return Err(ReportError::LocationTaken { device: device.clone(), location, other });
+        }
         entry.state = DeviceState::Plugged(location);
         Ok(())
     }
@@ -208,11 +235,11 @@ impl Registry {
         device: &DeviceId,
         report: &'static str,
         fits: impl Fn(&DeviceState) -> bool,
-    ) -> Result<&mut Entry, NotInState> {
-        let entry = self.devices.get_mut(device).ok_or_else(|| NotInState::Unknown(device.clone()))?;
+    ) -> Result<&mut Entry, ReportError> {
+        let entry = self.devices.get_mut(device).ok_or_else(|| ReportError::Unknown(device.clone()))?;
         if !fits(&entry.state) {
             let (device, state) = (device.clone(), entry.state.clone());
-            return Err(NotInState::Other { device, state, report });
+            return Err(ReportError::Other { device, state, report });
         }
         Ok(entry)
     }

@@ -2,7 +2,7 @@
 
 use vc_types::{ContainerId, DeviceId};
 
-use super::{DeviceState, Handle, Lifetime, NotInState, Registry};
+use super::{DeviceState, Handle, Lifetime, Registry, ReportError};
 
 /// A device that a container has no longer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +110,8 @@ impl Registry {
     /// The unplug of a device is complete: it is forgotten, and its name is free.
     ///
     /// # Errors
-    /// [`NotInState`] unless it is being unplugged.
-    pub fn unplugged(&mut self, device: &DeviceId) -> Result<(), NotInState> {
+    /// [`ReportError`] unless it is being unplugged.
+    pub fn unplugged(&mut self, device: &DeviceId) -> Result<(), ReportError> {
         self.in_state(device, "unplugged", |state| matches!(state, DeviceState::Unplugging { .. }))?;
         self.devices.remove(device);
         Ok(())
@@ -121,8 +121,8 @@ impl Registry {
     /// by another [`Registry::unplug`].
     ///
     /// # Errors
-    /// [`NotInState`] unless it is being unplugged.
-    pub fn unplug_failed(&mut self, device: &DeviceId) -> Result<(), NotInState> {
+    /// [`ReportError`] unless it is being unplugged.
+    pub fn unplug_failed(&mut self, device: &DeviceId) -> Result<(), ReportError> {
         let is_unplugging = |state: &DeviceState| matches!(state, DeviceState::Unplugging { .. });
         let entry = self.in_state(device, "asked to unplug", is_unplugging)?;
         if let DeviceState::Unplugging { from } = &entry.state {

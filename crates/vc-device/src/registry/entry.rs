@@ -51,9 +51,9 @@ impl fmt::Display for DeviceState {
     }
 }
 
-/// A device is not known, or not in the state that a report is about. The others are as they were.
+/// A report about a device does not fit what is known. Everything is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotInState {
+pub enum ReportError {
     /// No such device.
     #[error("device {0} is not known")]
     Unknown(DeviceId),
@@ -66,6 +66,16 @@ pub enum NotInState {
         state: DeviceState,
         /// What was reported.
         report: &'static str,
+    },
+    /// Another device is there.
+    #[error("device {device} cannot be at {location}: {other} is there")]
+    LocationTaken {
+        /// The device.
+        device: DeviceId,
+        /// Where it is said to be.
+        location: GuestLocation,
+        /// The device that is there.
+        other: DeviceId,
     },
 }
 
@@ -91,6 +101,16 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Where it is, as far as that is known.
+    pub(super) fn location(&self) -> Option<&GuestLocation> {
+        match &self.state {
+            DeviceState::Plugged(location) | DeviceState::Unplugging { from: Some(location) } => {
+                Some(location)
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn is_unplugging(&self) -> bool {
         matches!(self.state, DeviceState::Unplugging { .. })
     }

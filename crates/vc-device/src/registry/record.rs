@@ -134,11 +134,6 @@ impl Seen {
         if !self.identities.insert(identity.clone()) {
             return Err(InvalidRegistry::IdentityTwice(identity));
         }
-        if let DeviceState::Plugged(at) | DeviceState::Unplugging { from: Some(at) } = &state
-            && !self.locations.insert(at.clone())
-        {
-            return Err(InvalidRegistry::LocationTwice(at.clone()));
-        }
         let mut uses = BTreeMap::new();
         for UseRecord { handle: number, by } in records {
             if number >= next_handle || !self.handles.insert(number) {
@@ -147,6 +142,9 @@ impl Seen {
             uses.insert(number, by);
         }
         let entry = Entry { source, access, lifetime, state, uses };
+        if let Some(at) = entry.location().filter(|at| !self.locations.insert((*at).clone())) {
+            return Err(InvalidRegistry::LocationTwice(at.clone()));
+        }
         if is_consistent(&entry) {
             return Ok(entry);
         }

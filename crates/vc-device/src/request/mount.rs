@@ -82,6 +82,12 @@ pub enum MountError {
         /// The source.
         source_path: HostPath,
     },
+    /// The device of a direct-assigned volume or of a root file system is none.
+    #[error("{device_path} is to be plugged as a disk, but it is neither a block device nor a regular file")]
+    NoDisk {
+        /// Where it should be.
+        device_path: HostPath,
+    },
 }
 
 /// The request behind a mount; `None` when its source is no device and the mount is to be served in
@@ -113,6 +119,27 @@ pub fn request_of_mount(mount: &Mount<'_>, access: Access) -> Result<Option<Devi
         PathKind::Regular(_) | PathKind::Character(_) | PathKind::Other => return Ok(None),
     };
     Ok(Some(DeviceRequest { source, access, node: None }))
+}
+
+/// The request for a disk that is named as such: the device of a direct-assigned volume, or a root file
+/// system that nobody has mounted. A regular file is an image.
+///
+/// # Errors
+/// [`MountError::NoDisk`] for anything else; it is never served in another way instead.
+pub fn request_of_disk(
+    path: &HostPath,
+    kind: &PathKind,
+    access: Access,
+) -> Result<DeviceRequest, MountError> {
+    let path = path.clone();
+    let source = match kind {
+        PathKind::Block(number) => DeviceSource::Block { number: *number, path },
+        PathKind::Regular(file) => DeviceSource::File { file: *file, path },
+        PathKind::Character(_) | PathKind::Directory | PathKind::Other => {
+            return Err(MountError::NoDisk { device_path: path });
+        }
+    };
+    Ok(DeviceRequest { source, access, node: None })
 }
 
 /// What is known about whether a device may be written to.

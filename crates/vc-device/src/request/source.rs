@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vc_types::{DeviceNumber, HostPath, VsockCid};
 
+use super::PathKind;
 use crate::spec::VfioFunction;
+use crate::topology::{PortKind, PortWish};
 use crate::vfio::{Port, VfioPath};
 
 /// A file, known by what names cannot change: its file system and its inode.
@@ -137,6 +139,31 @@ impl DeviceSource {
     /// Whether the hypervisor has to plug it; the agent makes the others without help.
     pub fn is_plugged(&self) -> bool {
         !matches!(self, Self::Character { .. })
+    }
+
+    /// Whether what was opened by this source's path is what was asked for: `opened` is what fstat(2) says
+    /// about the descriptor. A path may lead elsewhere by the time that it is opened.
+    pub fn is_opened(&self, opened: &PathKind) -> bool {
+        match (self, opened) {
+            (Self::Block { number, .. }, PathKind::Block(found))
+            | (Self::Character { number, .. }, PathKind::Character(found)) => number == found,
+            (Self::File { file, .. } | Self::Pmem { file, .. }, PathKind::Regular(found)) => file == found,
+            _ => false,
+        }
+    }
+
+    /// What it is to be plugged into.
+    pub fn port_wish(&self) -> PortWish {
+        match self {
+            Self::Block { .. } | Self::File { .. } => PortWish::Disk,
+            Self::Character { .. } => PortWish::Nothing,
+            Self::Vfio { port, .. } => PortWish::Port((*port).into()),
+            Self::Pmem { .. }
+            | Self::VhostUserBlk { .. }
+            | Self::VhostUserFs { .. }
+            | Self::Network { .. }
+            | Self::Vsock { .. } => PortWish::Port(PortKind::RootPort),
+        }
     }
 
     /// Whether `other` asks for the same thing in the same way. Where it is opened may differ: one

@@ -85,7 +85,7 @@ impl Capacity {
         match kind {
             PortKind::RootPort => u16::from(self.root_ports),
             PortKind::SwitchPort => u16::from(self.switch_ports),
-            PortKind::BridgePort => u16::from(self.bridges) * BRIDGE_SLOTS,
+            PortKind::BridgePort => u16::from(self.bridges) * u16::from(BRIDGE_SLOTS),
             PortKind::ScsiUnit if self.scsi_controller => PortKind::ScsiUnit.most(),
             PortKind::ScsiUnit => 0,
         }

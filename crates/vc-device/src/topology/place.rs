@@ -17,7 +17,7 @@ const FIRST_BRIDGE: u8 = 24;
 /// The most PCI bridges.
 pub(super) const MOST_BRIDGES: u8 = 5;
 /// A bridge's slots 1 to 30 take devices: 0 is its hot-plug controller's, 31 stays unused.
-pub(super) const BRIDGE_SLOTS: u16 = 30;
+pub(super) const BRIDGE_SLOTS: u8 = 30;
 /// A switch has one downstream port for each device number of its bus.
 const MOST_SWITCH_PORTS: u16 = 32;
 /// 256 targets with 256 logical units each; virtio-scsi would have more units.
@@ -46,7 +46,7 @@ impl PortKind {
         match self {
             Self::RootPort => u16::from(root_ports::MOST),
             Self::SwitchPort => MOST_SWITCH_PORTS,
-            Self::BridgePort => u16::from(MOST_BRIDGES) * BRIDGE_SLOTS,
+            Self::BridgePort => u16::from(MOST_BRIDGES) * u16::from(BRIDGE_SLOTS),
             Self::ScsiUnit => MOST_SCSI_UNITS,
         }
     }
@@ -216,7 +216,7 @@ pub struct BridgeSlot(u8);
 impl BridgeSlot {
     /// Which bridge, from 0.
     pub fn bridge(self) -> u8 {
-        self.0 / 30
+        self.0 / BRIDGE_SLOTS
     }
 
     /// The name of the bridge `number`, which is also that of the bus behind it.
@@ -232,7 +232,7 @@ impl BridgeSlot {
 
     /// The slot behind the bridge, 1 to 30.
     pub fn slot(self) -> PciSlot {
-        PciSlot::new(self.0 % 30 + 1, 0).expect("1 to 30 exist")
+        PciSlot::new(self.0 % BRIDGE_SLOTS + 1, 0).expect("1 to 30 exist")
     }
 
     fn bridge_name(self) -> String {

@@ -89,7 +89,7 @@ pub enum VfioPlanError {
         group: u32,
     },
     /// A member of the group is used by the host.
-    #[error("{path} cannot be passed: {function} is in the same IOMMU group {group} and {}; bind it to vfio-pci", bound(.driver))]
+    #[error("{path} cannot be passed: {function} of IOMMU group {group} {}; bind it to vfio-pci", bound(.driver))]
     MemberNotBound {
         /// The node.
         path: VfioPath,
@@ -101,9 +101,7 @@ pub enum VfioPlanError {
         driver: Option<String>,
     },
     /// A device is asked for by its own node, and another one of its group has none.
-    #[error(
-        "{path} cannot be passed: {function} is in the same IOMMU group {group} and has no node below /dev/vfio/devices"
-    )]
+    #[error("{path} cannot be passed: {function} of IOMMU group {group} has no node below /dev/vfio/devices")]
     MemberWithoutCdev {
         /// The node.
         path: VfioPath,

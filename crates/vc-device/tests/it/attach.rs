@@ -1,8 +1,8 @@
 //! Attaching devices: who plugs, who shares, who is refused.
 
 use vc_device::{
-    Access, AttachError, AttachStep, Attached, ContainerNode, DeviceRequest, DeviceSource, DeviceState,
-    FileId, GuestLocation, Lifetime, NotInState, Registry,
+    Access, AdoptError, AttachError, AttachStep, Attached, ContainerNode, DeviceRequest, DeviceSource,
+    DeviceState, FileId, GuestLocation, Lifetime, Registry, ReportError,
 };
 use vc_types::{ContainerId, GuestPath, HostPath};
 
@@ -147,11 +147,11 @@ fn r5_nobody_comes_between_a_look_and_a_plug() {
 fn reports_about_unknown_or_other_devices_are_refused() {
     let mut registry = Registry::default();
     let nobody = "nobody".parse().unwrap();
-    assert_eq!(registry.plugged(&nobody, at("08/00")), Err(NotInState::Unknown(nobody)));
+    assert_eq!(registry.plugged(&nobody, at("08/00")), Err(ReportError::Unknown(nobody)));
     let attached = plugged(&mut registry, &block("8:0", Access::ReadWrite), "a", "08/00");
     let before = registry.clone();
     let twice = registry.plugged(&attached.device, at("09/00"));
-    assert!(matches!(twice, Err(NotInState::Other { report: "plugged", .. })), "{twice:?}");
+    assert!(matches!(twice, Err(ReportError::Other { report: "plugged", .. })), "{twice:?}");
     assert!(registry.unplugged(&attached.device).is_err());
     assert!(registry.unplug_failed(&attached.device).is_err());
     assert_eq!(registry, before);
@@ -188,7 +188,30 @@ fn what_the_machine_was_launched_with_is_adopted_once_and_kept() {
     let request = block("8:0", Access::ReadOnly);
     let device = registry.adopt(request.source.clone(), Access::ReadOnly, at("08/00")).unwrap();
     let twice = registry.adopt(request.source.clone(), Access::ReadOnly, at("08/00"));
-    assert!(matches!(twice, Err(AttachError::Known { .. })), "{twice:?}");
+    assert!(matches!(twice, Err(AdoptError::Known { .. })), "{twice:?}");
+    let node = registry.adopt(character("1:3").source, Access::ReadOnly, at("09/00"));
+    assert!(matches!(node, Err(AdoptError::NotPlugged(_))), "{node:?}");
+    let there = registry.adopt(block("8:16", Access::ReadOnly).source, Access::ReadOnly, at("08/00"));
+    assert!(matches!(there, Err(AdoptError::LocationTaken { .. })), "{there:?}");
+    assert_eq!(registry.devices().count(), 1);
     let attached = registry.attach(&request, &container("a"), Lifetime::Container).unwrap();
     assert_eq!((&attached.device, attached.step), (&device, AttachStep::Ready(at("08/00"))));
+}
+
+#[test]
+fn two_devices_are_never_in_one_place() {
+    let mut registry = Registry::default();
+    let first = plugged(&mut registry, &block("8:0", Access::ReadWrite), "a", "08/00");
+    let request = block("8:16", Access::ReadWrite);
+    let second = registry.attach(&request, &container("a"), Lifetime::Container).unwrap();
+    let before = registry.clone();
+    let refused = registry.plugged(&second.device, at("08/00"));
+    let taken = ReportError::LocationTaken {
+        device: second.device.clone(),
+        location: at("08/00"),
+        other: first.device.clone(),
+    };
+    assert_eq!((refused, &registry), (Err(taken), &before));
+    assert_eq!(registry.at(&at("08/00")), Some(&first.device));
+    registry.plugged(&second.device, at("09/00")).unwrap();
 }

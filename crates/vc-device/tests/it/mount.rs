@@ -4,7 +4,7 @@ use std::fs;
 
 use vc_device::{
     Access, BLOCK_FILE_OPTION, DeviceSource, FileId, Mount, MountError, PathKind, PmemBacking,
-    request_of_mount,
+    request_of_disk, request_of_mount,
 };
 use vc_types::{DeviceNumber, HostPath};
 
@@ -67,6 +67,17 @@ fn l9_an_option_that_contradicts_the_source_is_an_error() {
 }
 
 #[test]
+fn a_direct_volumes_device_is_a_disk_or_an_error() {
+    let ask = |kind| request_of_disk(&path("/s"), &kind, Access::ReadWrite).map(|request| request.source);
+    assert_eq!(ask(PathKind::Block(root())), Ok(DeviceSource::Block { number: root(), path: path("/s") }));
+    assert_eq!(ask(PathKind::Regular(file())), Ok(DeviceSource::File { file: file(), path: path("/s") }));
+    // The seed's container started without its root file system or its volume.
+    for kind in [PathKind::Directory, PathKind::Character(root()), PathKind::Other] {
+        assert_eq!(ask(kind), Err(MountError::NoDisk { device_path: path("/s") }));
+    }
+}
+
+#[test]
 fn a_directory_from_a_loop_device_is_memory_if_its_file_is_laid_out_for_it() {
     let backing = |has_signature, fs_type: Option<&str>| PmemBacking {
         file: file(),
@@ -124,4 +135,21 @@ fn a_regular_file_is_known_by_its_inode() {
     fs::rename(&renamed, &other).unwrap();
     assert_eq!(PathKind::try_from(&fs::metadata(&other).unwrap()).unwrap(), before);
     fs::remove_file(other).unwrap();
+}
+
+#[test]
+fn a_path_that_leads_elsewhere_when_it_is_opened_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+    fs::write(&one, "1").unwrap();
+    fs::write(&two, "2").unwrap();
+    let kind = |path| PathKind::try_from(&fs::File::open(path).unwrap().metadata().unwrap()).unwrap();
+    let PathKind::Regular(asked) = kind(&one) else { panic!("a file") };
+    let source = DeviceSource::File { file: asked, path: HostPath::new(&one).unwrap() };
+    assert!(source.is_opened(&kind(&one)));
+    fs::rename(&two, &one).unwrap();
+    assert!(!source.is_opened(&kind(&one)));
+    let disk = DeviceSource::Block { number: root(), path: path("/s") };
+    assert!(disk.is_opened(&PathKind::Block(root())));
+    assert!(!disk.is_opened(&PathKind::Character(root())));
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use vc_device::{
-    ContainerNode, ContainerRole, DeviceIdentity, Moment, Port, VfioFunction, VfioMode, VfioPath, VfioPlan,
-    VfioPlanError, VfioPolicy, VfioWanted, When, plan_vfio,
+    Capacity, ContainerNode, ContainerRole, DeviceIdentity, Moment, Port, TopologyPolicy, VfioFunction,
+    VfioMode, VfioPath, VfioPlan, VfioPlanError, VfioPolicy, VfioWanted, When, plan_vfio,
 };
 use vc_types::GuestPath;
 
@@ -181,4 +181,16 @@ fn ap_queues_and_mediated_devices_are_planned() {
     let mdev = plan(&Tree::unpack("mdev.txt"), &[VfioPath::Cdev(7)], HOT).unwrap();
     assert_eq!(mdev.functions[0].via, VfioPath::Cdev(7));
     assert_eq!(mdev.functions[0].group, 40);
+}
+
+#[test]
+fn the_capacity_for_planned_devices_is_known_before_boot() {
+    let paths = [VfioPath::Group(20), VfioPath::Group(21), VfioPath::Group(22)];
+    let switched = VfioPolicy { hot_plug: Some(Port::SwitchPort), ..HOT };
+    let plan = plan(&Tree::unpack("nvswitch.txt"), &paths, switched).unwrap();
+    let requests: Vec<_> = plan.functions.iter().filter_map(|planned| planned.request()).collect();
+    let wishes = requests.iter().map(|request| request.source.port_wish());
+    let policy = TopologyPolicy { spare_root_ports: 1, ..TopologyPolicy::default() };
+    let expected = Capacity { root_ports: 1, switch_ports: 3, ..Capacity::default() };
+    assert_eq!(Capacity::for_pod(wishes, policy), Ok(expected));
 }
