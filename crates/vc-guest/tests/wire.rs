@@ -1,5 +1,6 @@
 //! The services over a socket, as far as they need no virtual machine.
 
+#[cfg(test)]
 mod hostile;
 
 use std::sync::Arc;
