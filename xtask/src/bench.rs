@@ -1,11 +1,12 @@
-//! `cargo xtask bench`: how long a start takes, next to a bare QEMU that boots the same image in the same rounds, and how
-//! long it takes to look mounts up, next to other crates.
+//! `cargo xtask bench`: how long a start takes, next to a bare QEMU that boots the same image in the same rounds; what the
+//! way to a container costs, next to what is behind it; and how long it takes to look mounts up, next to other crates.
 //! What else the machine does then disturbs both alike, so the ratios mean more than the milliseconds.
 
 mod bare;
 mod container;
 mod layers;
 mod series;
+mod wire;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,11 +19,17 @@ use crate::workspace::Workspace;
 use crate::{apt, guest, process};
 use series::Series;
 
+/// What can be measured of the way to a container, in one machine.
+const WIRE: [&str; 3] = ["exec", "stdio", "rpc"];
+
 /// What the command line can choose.
 #[derive(Debug)]
 pub(crate) struct Options {
     subject: Subject,
-    rounds: usize,
+    /// What of the way to a container is measured.
+    wire: Vec<String>,
+    /// How often; each subject has a number of its own.
+    rounds: Option<usize>,
     accelerator: String,
 }
 
@@ -33,6 +40,8 @@ enum Subject {
     Boot,
     /// The start of a container with many layers, next to one with a single layer.
     Layers,
+    /// The way to a container: exec, standard output, calls.
+    Wire,
     /// Look-ups in the mount table, next to other crates that do the same.
     Mounts,
 }
@@ -40,22 +49,27 @@ enum Subject {
 impl Options {
     /// Reads what follows `bench` on the command line.
     pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
-        let mut options = Self { subject: Subject::Boot, rounds: 5, accelerator: "tcg".to_owned() };
+        let mut options =
+            Self { subject: Subject::Wire, wire: Vec::new(), rounds: None, accelerator: "tcg".to_owned() };
         let mut subject = None;
         while let Some(argument) = arguments.next()? {
             match argument {
-                Long("rounds") => options.rounds = arguments.value()?.parse()?,
+                Long("rounds") => options.rounds = Some(arguments.value()?.parse()?),
                 Long("accel") => options.accelerator = arguments.value()?.string()?,
+                Value(value) if WIRE.iter().any(|name| value == *name) => options.wire.push(value.string()?),
                 Value(value) if subject.is_none() => subject = Some(value.string()?),
                 other => return Err(other.unexpected().into()),
             }
         }
-        ensure!(options.rounds > 0, "--rounds must be at least 1");
+        ensure!(options.rounds != Some(0), "--rounds must be at least 1");
         options.subject = match subject.as_deref() {
+            None if !options.wire.is_empty() => Subject::Wire,
             Some("boot") => Subject::Boot,
             Some("layers") => Subject::Layers,
             Some("mounts") => Subject::Mounts,
-            _ => bail!("what to measure? There are: bench boot, bench layers, bench mounts"),
+            _ => bail!(
+                "what to measure? There are: bench boot, bench layers, bench exec stdio rpc, bench mounts"
+            ),
         };
         Ok(options)
     }
@@ -67,6 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match options.subject {
         Subject::Boot => boot(&workspace, options),
         Subject::Layers => layers::measure(&workspace, &ready(&workspace)?.1, options),
+        Subject::Wire => wire::run(&workspace, options),
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
     }
@@ -95,7 +110,8 @@ fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
     let layer = crate::layers::make_base(directory.path())?;
 
     let mut table = Table::default();
-    for round in 1..=options.rounds {
+    let rounds = options.rounds.unwrap_or(5);
+    for round in 1..=rounds {
         let bare = bare::boot(workspace, &image, &options.accelerator)?;
         let container =
             container::run(workspace, &vc, std::slice::from_ref(&layer.image), &options.accelerator)?;
@@ -107,11 +123,11 @@ fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
             ms(bare.serving),
             ms(container.output)
         );
-        if round == options.rounds {
+        if round == rounds {
             println!("\nthe last round's timeline of vc:\n{}", container.timeline.trim_end());
         }
     }
-    table.print(options);
+    table.print(rounds, &options.accelerator);
     Ok(())
 }
 
@@ -129,8 +145,8 @@ const ROWS: [(&str, Option<usize>); 6] = [
 struct Table([Series; ROWS.len()]);
 
 impl Table {
-    fn print(&self, options: &Options) {
-        println!("\n{} rounds with {}, in ms since the exec of QEMU:", options.rounds, options.accelerator);
+    fn print(&self, rounds: usize, accelerator: &str) {
+        println!("\n{rounds} rounds with {accelerator}, in ms since the exec of QEMU:");
         println!("{:<44} {:>7} {:>7} {:>9}", "", "median", "least", "to bare");
         for ((what, against), series) in ROWS.iter().zip(&self.0) {
             let ratio = against.map(|row| series.median().as_secs_f64() / self.0[row].median().as_secs_f64());

@@ -20,7 +20,7 @@ pub use block::{
     InvalidSerial, IoPolicy, NativeNeedsDirect, Serial,
 };
 pub use character::CharacterSpec;
-pub use network::{InvalidMac, InvalidNetwork, MacAddress, NetworkBackend, NetworkSpec, TapQueue};
+pub use network::{InvalidNetwork, NetworkBackend, NetworkSpec, TapQueue};
 pub use partitioned::{InvalidPartitions, PartitionImage, PartitionedSpec};
 pub use pmem::{InvalidPmem, PFN_SIGNATURE_OFFSET, PmemFrontend, PmemSpec, has_pfn_signature};
 pub use vfio::{

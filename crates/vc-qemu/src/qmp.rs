@@ -206,4 +206,6 @@ impl Sent {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

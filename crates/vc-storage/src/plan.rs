@@ -140,7 +140,7 @@ fn layer_storage(disk: &DiskPlug, partition: Option<usize>) -> Result<Storage, P
     let driver = match &disk.location {
         GuestLocation::Pci(_) => StorageDriver::Block,
         GuestLocation::Scsi { .. } => StorageDriver::Scsi,
-        GuestLocation::Memory(_) => {
+        GuestLocation::Memory(_) | GuestLocation::Ap => {
             return Err(PlanError::Place { disk: disk.id.clone(), location: disk.location.clone() });
         }
     };

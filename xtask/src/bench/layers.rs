@@ -23,7 +23,8 @@ pub(super) fn measure(workspace: &Workspace, vc: &Path, options: &Options) -> Re
     let mut images = layers::make_small(directory.path(), most - 1)?;
     images.push(layers::make_base(directory.path())?.image);
     let mut table: [[Series; COLUMNS.len()]; COUNTS.len()] = Default::default();
-    for round in 1..=options.rounds {
+    let rounds = options.rounds.unwrap_or(5);
+    for round in 1..=rounds {
         for (row, count) in table.iter_mut().zip(COUNTS) {
             let layers: Vec<PathBuf> = images[most - count..].to_vec();
             let run = container::run(workspace, vc, &layers, &options.accelerator)?;
@@ -32,14 +33,13 @@ pub(super) fn measure(workspace: &Workspace, vc: &Path, options: &Options) -> Re
             println!("round {round}: {count:>3} layers, first output {:.0} ms", ms(run.output));
         }
     }
-    print(&table, options);
+    print(&table, rounds, &options.accelerator);
     Ok(())
 }
 
-fn print(table: &[[Series; COLUMNS.len()]; COUNTS.len()], options: &Options) {
+fn print(table: &[[Series; COLUMNS.len()]; COUNTS.len()], rounds: usize, accelerator: &str) {
     println!(
-        "\n{} rounds with {}: medians in ms; running and end are counted from the exec of QEMU.",
-        options.rounds, options.accelerator
+        "\n{rounds} rounds with {accelerator}: medians in ms; running and end are counted from the exec of QEMU."
     );
     println!(
         "{:>6} {:>8} {:>8} {:>8} {:>8} {:>11}",
