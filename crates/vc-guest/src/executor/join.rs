@@ -20,10 +20,15 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Uid, chdir, getcwd, setgroups, setresgid, setresuid, setsid};
 use oci_spec::runtime::{LinuxNamespaceType, Process};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+
+/// The most that is read of a container's passwd(5), in bytes.
+const MAX_PASSWD: u64 = 1 << 20;
 
 /// Starts the process of `task` in the container of `init`; returns its pid once execve(2) has
 /// succeeded. It is a child of this process.
@@ -207,10 +212,18 @@ fn environment(process: &Process) -> Vec<OsString> {
     let mut environment: Vec<OsString> = process.env().iter().flatten().map(OsString::from).collect();
     let has_home = process.env().iter().flatten().any(|entry| entry.starts_with("HOME="));
     if !has_home {
-        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        environment.push(format!("HOME={}", home(&users, process.user().uid())).into());
+        environment.push(format!("HOME={}", home(&passwd(), process.user().uid())).into());
     }
     environment
+}
+
+/// The file is the container's, so it may be anything: a pipe that nobody writes, or one without an end.
+fn passwd() -> String {
+    let mut text = Vec::new();
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/etc/passwd");
+    // A file that cannot be read has no users in it.
+    let _ = file.and_then(|file| file.take(MAX_PASSWD).read_to_end(&mut text));
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn home(passwd: &str, user: u32) -> &str {
