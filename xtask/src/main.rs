@@ -13,6 +13,7 @@ mod fuzz;
 mod guest;
 mod layers;
 mod process;
+mod seccomp;
 mod soak;
 mod test;
 mod tidy;
