@@ -13,7 +13,7 @@ use crate::apt;
 use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
 use crate::{guest, process, tidy};
-use count::Count;
+pub(crate) use count::Count;
 use step::{Report, Step};
 
 const STEPS: [Step; 9] = [
