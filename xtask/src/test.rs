@@ -12,11 +12,11 @@ use anyhow::{Context, Result, ensure};
 use crate::apt;
 use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
-use crate::{guest, process, tidy};
+use crate::{guest, integration, process, tidy};
 pub(crate) use count::Count;
 use step::{Report, Step};
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "tools", run: install },
     Step { name: "format", run: format },
     Step { name: "tidy", run: tidy },
@@ -25,6 +25,7 @@ const STEPS: [Step; 9] = [
     Step { name: "documentation", run: documentation },
     Step { name: "guest image", run: guest_image },
     Step { name: "tests", run: tests },
+    Step { name: "nested host", run: integration::smoke },
     Step { name: "doc tests", run: doc_tests },
 ];
 

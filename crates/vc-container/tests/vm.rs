@@ -11,7 +11,7 @@ use vc_container::{
     Cause, Container, ContainerSpec, Sandbox, SandboxSpec, State, Stream, Timing, guest_spec,
 };
 use vc_device::{Access, BlockSpec};
-use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
+use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
 use vc_storage::{DiskPlug, Layer, plan_layers};
 use vc_tests::{GuestImage, Layers, Leftovers};
@@ -37,7 +37,7 @@ impl Bench {
             id: "box".parse().unwrap(),
             vcpus: NonZeroU8::MIN,
             memory: MiB::new(256).unwrap(),
-            accelerator: Accelerator::Auto,
+            accelerator: vc_tests::host::accelerator().parse().unwrap(),
             kernel: HostPath::new(&self.image.kernel).unwrap(),
             initrd: HostPath::new(&self.image.initrd).unwrap(),
             kernel_params: Vec::new(),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vc_agent::{Connect, Connector};
-use vc_hypervisor::{Accelerator, ExitCause, Hotplug, Hypervisor, Machine, MachineSpec, conformance};
+use vc_hypervisor::{ExitCause, Hotplug, Hypervisor, Machine, MachineSpec, conformance};
 use vc_qemu::{Qemu, QemuConfig, QemuMachine};
 use vc_tests::{GuestImage, Layers, Leftovers};
 use vc_types::{Deadline, HostPath, MiB};
@@ -19,7 +19,7 @@ fn spec(image: &GuestImage, dir: &Path) -> MachineSpec {
         id: "test".parse().unwrap(),
         vcpus: NonZeroU8::MIN,
         memory: MiB::new(256).unwrap(),
-        accelerator: Accelerator::Auto,
+        accelerator: vc_tests::host::accelerator().parse().unwrap(),
         kernel: HostPath::new(&image.kernel).unwrap(),
         initrd: HostPath::new(&image.initrd).unwrap(),
         kernel_params: Vec::new(),
