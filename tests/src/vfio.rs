@@ -38,10 +38,13 @@ impl PciFunction {
 
     fn find(what: &str, fits: impl Fn(&Self) -> bool) -> Option<Self> {
         let allowed = std::env::var("VC_TEST_VFIO").unwrap_or_default();
-        let mut functions = allowed.split(',').filter(|address| !address.is_empty()).map(|a| Self(a.to_owned()));
+        let mut functions =
+            allowed.split(',').filter(|address| !address.is_empty()).map(|a| Self(a.to_owned()));
         let found = functions.find(fits);
         if found.is_none() {
-            skip(&format!("needs {what}; name one with `cargo xtask integration --vfio`, or use --host nested"));
+            skip(&format!(
+                "needs {what}; name one with `cargo xtask integration --vfio`, or use --host nested"
+            ));
         }
         found
     }
