@@ -80,21 +80,28 @@ impl PciFunction {
     /// # Panics
     /// When the driver does not find it in time.
     pub fn disk(&self) -> PathBuf {
-        let find = || {
-            let controller = fs::read_dir(self.path("nvme")).ok()?.next()?.ok()?.path();
-            let entries = fs::read_dir(controller).ok()?.flatten();
-            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-            let mut disks = names.filter(|name| name.starts_with("nvme") && name.contains('n'));
-            disks.map(|name| Path::new("/dev").join(name)).find(|disk| disk.exists())
-        };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(disk) = find() {
+            if let Some(disk) = self.find_disk() {
                 return disk;
             }
             assert!(Instant::now() < deadline, "the host's driver does not find the disk of {}", self.0);
             std::thread::yield_now();
         }
+    }
+
+    /// Whether the host has the disk behind an NVMe controller.
+    pub fn has_disk(&self) -> bool {
+        self.find_disk().is_some()
+    }
+
+    fn find_disk(&self) -> Option<PathBuf> {
+        let controller = fs::read_dir(self.path("nvme")).ok()?.next()?.ok()?.path();
+        let entries = fs::read_dir(controller).ok()?.flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        // `nvme0n1` is a disk; what begins with `ng` or `hwmon` is not.
+        let mut disks = names.filter(|name| name.strip_prefix("nvme").is_some_and(|rest| rest.contains('n')));
+        disks.map(|name| Path::new("/dev").join(name)).find(|disk| disk.exists())
     }
 
     /// Takes it from its driver and gives it to `vfio-pci`, until the returned value is dropped.

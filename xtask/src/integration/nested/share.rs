@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::apt::{self, Need};
 use crate::tools::{self, VIRTIOFSD};
 use crate::workspace::Workspace;
 
@@ -14,6 +15,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Debian 12 has a daemon beside QEMU, which only root may use.
 const OF_QEMU: &str = "/usr/lib/qemu/virtiofsd";
+
+/// What it takes to compile the other one, which serves whoever starts it.
+const LIBRARIES: [Need; 2] = [
+    Need { program: "/usr/include/cap-ng.h", package: "libcap-ng-dev" },
+    Need { program: "/usr/include/seccomp.h", package: "libseccomp-dev" },
+];
 
 /// A running daemon. It ends with its machine, or when this is dropped.
 #[derive(Debug)]
@@ -60,6 +67,7 @@ fn program(workspace: &Workspace) -> Result<PathBuf> {
     {
         return Ok(of_qemu.to_owned());
     }
+    apt::install(&LIBRARIES)?;
     tools::ensure(workspace, VIRTIOFSD)?;
     workspace.find(VIRTIOFSD.name()).context("virtiofsd was installed and is not found")
 }
