@@ -15,21 +15,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 
-use crate::apt::{self, Need};
+use crate::apt;
 use crate::guest;
 use crate::test::Count;
 use crate::tools::{self, CARGO_NEXTEST, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
 use host::Facts;
 use plan::Plan;
-
-/// What tests of device mapper and of verified layers need beyond what each machine needs.
-const PACKAGES: [Need; 4] = [
-    Need { program: "/usr/sbin/dmsetup", package: "dmsetup" },
-    Need { program: "/usr/sbin/thin_check", package: "thin-provisioning-tools" },
-    Need { program: "/usr/sbin/veritysetup", package: "cryptsetup-bin" },
-    Need { program: "/usr/sbin/mkfs.ext4", package: "e2fsprogs" },
-];
 
 /// The tests that the smoke part of `cargo xtask test` runs: one container under KVM, one device plugged by VFIO.
 const SMOKE: &str = "smoke_";
@@ -137,7 +129,6 @@ pub(crate) fn inside(plan: &Path) -> Result<ExitCode> {
 /// Installs and builds what the tests need; an image that `VC_GUEST` names is taken as it is.
 fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     apt::install(&VM_PACKAGES)?;
-    apt::install(&PACKAGES)?;
     for tool in [CARGO_NEXTEST, VSOCK_DAEMON] {
         tools::ensure(workspace, tool)?;
     }
