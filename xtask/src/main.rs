@@ -14,6 +14,7 @@ mod guest;
 mod integration;
 mod layers;
 mod process;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -45,6 +46,9 @@ Usage: cargo xtask COMMAND
         another guest image in the same rounds
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
+  soak [LAUNCHES]
+        launches and ends machines in a row, 200 if not told otherwise, and
+        looks for what they leave: processes, files, descriptors, memory
   fuzz [SECONDS]
         feeds any bytes to each parser, for 60 seconds or as many as given
   tidy  checks the tree: directions of dependencies, lints, change log, ...
@@ -85,6 +89,14 @@ fn run() -> Result<ExitCode> {
                 integration::Command::Inside(plan) => integration::inside(&plan),
                 integration::Command::Outside(options) => integration::run(&options),
             };
+        }
+        "soak" => {
+            let launches = arguments.next()?.map(|argument| match argument {
+                Value(launches) => Ok(launches.parse::<u32>()?),
+                other => Err(anyhow::Error::from(other.unexpected())),
+            });
+            no_more(&mut arguments)?;
+            soak::run(launches.transpose()?.unwrap_or(200))?;
         }
         "demo" => {
             no_more(&mut arguments)?;
