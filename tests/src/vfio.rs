@@ -100,7 +100,7 @@ impl PciFunction {
         let entries = fs::read_dir(controller).ok()?.flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         // `nvme0n1` is a disk; what begins with `ng` or `hwmon` is not.
-        let mut disks = names.filter(|name| name.strip_prefix("nvme").is_some_and(|rest| rest.contains('n')));
+        let disks = names.filter(|name| name.strip_prefix("nvme").is_some_and(|rest| rest.contains('n')));
         disks.map(|name| Path::new("/dev").join(name)).find(|disk| disk.exists())
     }
 
