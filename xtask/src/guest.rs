@@ -27,7 +27,7 @@ use lexopt::prelude::*;
 
 use crate::workspace::Workspace;
 pub(crate) use host_image::{HostImage, build_host};
-pub(crate) use init::is_static;
+pub(crate) use init::{example, is_static};
 use output::Output;
 use source::Source;
 use stamp::Stamp;

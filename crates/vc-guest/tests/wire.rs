@@ -1,5 +1,8 @@
 //! The services over a socket, as far as they need no virtual machine.
 
+#[cfg(test)]
+mod hostile;
+
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;

@@ -28,6 +28,16 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join(TARGET).join("guest-agent").join(PACKAGE))
 }
 
+/// Builds the example `name` of `vc-guest` in the same way: static, for whatever has a kernel below it.
+pub(crate) fn example(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let mut command = workspace.cargo();
+    command.args(["build", "--locked", "--profile=guest-agent", "--package=vc-guest", "--target", TARGET]);
+    command.args(["--example", name]);
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
+    process::show(&mut command)?;
+    Ok(workspace.target.join(TARGET).join("guest-agent/examples").join(name))
+}
+
 /// Static, with the machine's paths replaced: they would end up in panic messages, and make two machines' images differ.
 fn flags(workspace: &Workspace) -> Result<OsString> {
     let remap = |from: &Path, to: &str| {
