@@ -14,6 +14,7 @@ mod guest;
 mod integration;
 mod layers;
 mod process;
+mod seccomp;
 mod soak;
 mod test;
 mod tidy;
