@@ -28,10 +28,16 @@ pub(super) struct Run {
     pub(super) timeline: String,
 }
 
-/// Runs a container from `layers`, the topmost first, that writes one line.
-pub(super) fn run(workspace: &Workspace, vc: &Path, layers: &[PathBuf], accelerator: &str) -> Result<Run> {
+/// Runs a container from `layers`, the topmost first, that writes one line, in a guest from `image`.
+pub(super) fn run(
+    workspace: &Workspace,
+    vc: &Path,
+    image: &Path,
+    layers: &[PathBuf],
+    accelerator: &str,
+) -> Result<Run> {
     let mut command = workspace.vc(vc);
-    command.args(["run", "--timeline", "--accel", accelerator]);
+    command.env("VC_GUEST", image).args(["run", "--timeline", "--accel", accelerator]);
     for layer in layers {
         command.arg("--layer").arg(layer);
     }

@@ -16,7 +16,7 @@ const COUNTS: [usize; 4] = [1, 8, 32, 128];
 const COLUMNS: [&str; 4] = ["plug", "create", "running", "end"];
 
 /// Measures, and prints medians and the ratio of the time until the container runs.
-pub(super) fn measure(workspace: &Workspace, vc: &Path, options: &Options) -> Result<()> {
+pub(super) fn measure(workspace: &Workspace, image: &Path, vc: &Path, options: &Options) -> Result<()> {
     let directory = tempfile::tempdir_in(&workspace.target).context("cannot make a temporary directory")?;
     let most = COUNTS.into_iter().max().unwrap_or_default();
     // The topmost first, the one with a program last.
@@ -27,7 +27,7 @@ pub(super) fn measure(workspace: &Workspace, vc: &Path, options: &Options) -> Re
     for round in 1..=rounds {
         for (row, count) in table.iter_mut().zip(COUNTS) {
             let layers: Vec<PathBuf> = images[most - count..].to_vec();
-            let run = container::run(workspace, vc, &layers, &options.accelerator)?;
+            let run = container::run(workspace, vc, image, &layers, &options.accelerator)?;
             let figures = [run.plug, run.create, run.output, run.end];
             row.iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));
             println!("round {round}: {count:>3} layers, first output {:.0} ms", ms(run.output));
