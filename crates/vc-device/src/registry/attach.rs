@@ -218,14 +218,12 @@ impl Registry {
             DeviceState::Made => AttachStep::Made,
             state => return Err(AttachError::Busy { device, identity, state: state.clone() }),
         };
-        match (entry.access, request.access, &step) {
-            // What is not plugged has no mode of its own.
-            (Access::ReadOnly, Access::ReadWrite, AttachStep::Ready(_)) if entry.uses.is_empty() => {
+        match (entry.access, request.access) {
+            _ if !entry.source.has_access_mode() => Ok(step),
+            (Access::ReadOnly, Access::ReadWrite) if entry.uses.is_empty() => {
                 Err(AttachError::KeptReadOnly { device, identity })
             }
-            (Access::ReadOnly, Access::ReadWrite, AttachStep::Ready(_)) => {
-                Err(AttachError::PluggedReadOnly { device, identity })
-            }
+            (Access::ReadOnly, Access::ReadWrite) => Err(AttachError::PluggedReadOnly { device, identity }),
             _ => Ok(step),
         }
     }

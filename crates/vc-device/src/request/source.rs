@@ -149,6 +149,12 @@ impl DeviceSource {
         !matches!(self, Self::Character { .. })
     }
 
+    /// Whether it is plugged either read-only or for writing. Of the others the agent decides, or whoever serves
+    /// them, or the driver in the guest.
+    pub(crate) fn has_access_mode(&self) -> bool {
+        matches!(self, Self::Block { .. } | Self::File { .. } | Self::Pmem { .. })
+    }
+
     /// Whether what was opened by this source's path is what was asked for: `opened` is what fstat(2) says
     /// about the descriptor. A path may lead elsewhere by the time that it is opened.
     pub fn is_opened(&self, opened: &PathKind) -> bool {

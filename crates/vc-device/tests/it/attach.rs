@@ -115,6 +115,18 @@ fn a_read_only_device_that_nobody_uses_is_unplugged_before_it_is_written_to() {
 }
 
 #[test]
+fn who_serves_a_disk_decides_whether_it_may_be_written_to() {
+    let mut registry = Registry::default();
+    let source = DeviceSource::VhostUserBlk { socket: HostPath::new("/run/spdk/vol0").unwrap() };
+    let request = |access| DeviceRequest { source: source.clone(), access, node: None };
+    let _reader = plugged(&mut registry, &request(Access::ReadOnly), "a", "08/00").handle;
+    let writer = registry.attach(&request(Access::ReadWrite), &container("b"), Lifetime::Container).unwrap();
+    assert_eq!((writer.step, writer.access), (AttachStep::Ready(at("08/00")), Access::ReadWrite));
+    let written = serde_json::to_string(&registry).unwrap();
+    assert_eq!(serde_json::from_str::<Registry>(&written).unwrap(), registry);
+}
+
+#[test]
 fn a_machine_has_one_device_on_its_ap_bus() {
     let mut registry = Registry::default();
     let mut attach = |mdev: &str| {
