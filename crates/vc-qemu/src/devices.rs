@@ -102,6 +102,12 @@ impl Devices {
         self.held.get(device).map(|held| held.undo.clone())
     }
 
+    /// The devices that hold a place.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> std::collections::BTreeSet<DeviceId> {
+        self.held.keys().cloned().collect()
+    }
+
     /// Forgets a device that is gone for certain.
     pub(crate) fn give_back(&mut self, device: &DeviceId) {
         let place = self.held.remove(device).and_then(|held| held.taken.place);

@@ -93,7 +93,7 @@ impl QemuMachine {
 impl QemuMachine {
     /// The devices that hold a port.
     pub(crate) fn devices(&self) -> std::collections::BTreeSet<DeviceId> {
-        self.shared.ports().devices().cloned().collect()
+        self.shared.devices().names()
     }
 }
 
