@@ -49,10 +49,18 @@ pub(crate) struct Devices {
     held: BTreeMap<DeviceId, Held>,
 }
 
+/// What takes away what is behind a device.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Undo {
+    pub(crate) commands: Vec<Command>,
+    /// Whether all of it is known to be there, so that a refusal means that it stays.
+    pub(crate) certain: bool,
+}
+
 #[derive(Debug)]
 struct Held {
     taken: Taken,
-    undo: Vec<Command>,
+    undo: Undo,
     /// Its one permit is with whoever plugs or unplugs the device, so that neither overtakes the other.
     turn: Arc<Semaphore>,
 }
@@ -81,12 +89,12 @@ impl Devices {
         let taken = Taken { place, pmem };
         let turn = Arc::new(Semaphore::new(1));
         let first = turn.clone().try_acquire_owned().expect("nobody else knows of it");
-        self.held.insert(device.clone(), Held { taken, undo: Vec::new(), turn });
+        self.held.insert(device.clone(), Held { taken, undo: Undo::default(), turn });
         Ok((taken, first))
     }
 
     /// Keeps what takes away what is behind the device.
-    pub(crate) fn keep_undo(&mut self, device: &DeviceId, undo: Vec<Command>) {
+    pub(crate) fn keep_undo(&mut self, device: &DeviceId, undo: Undo) {
         if let Some(held) = self.held.get_mut(device) {
             held.undo = undo;
         }
@@ -98,7 +106,7 @@ impl Devices {
     }
 
     /// What takes away what is behind the device; `None` for one that has no place.
-    pub(crate) fn undo(&self, device: &DeviceId) -> Option<Vec<Command>> {
+    pub(crate) fn undo(&self, device: &DeviceId) -> Option<Undo> {
         self.held.get(device).map(|held| held.undo.clone())
     }
 

@@ -234,7 +234,7 @@ async fn survive(fault: Fault, at: usize) {
 }
 
 /// At least as many commands as a plug and an unplug take, the handshake's included.
-const COMMANDS: usize = 8;
+const COMMANDS: usize = 7;
 
 async fn survive_at_each_command(fault: Fault) {
     for at in 2..=COMMANDS {

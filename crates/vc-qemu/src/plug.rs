@@ -28,7 +28,7 @@ use vc_device::{DeviceSpec, GuestLocation, PmemSpec, VfioHandle};
 use vc_hypervisor::PlugError;
 use vc_types::{Deadline, DeviceId};
 
-use crate::devices::Taken;
+use crate::devices::{Taken, Undo};
 use crate::machine::Shared;
 use crate::qmp::QmpError;
 
@@ -59,8 +59,9 @@ pub(crate) async fn plug(
             return Err(error);
         }
     };
-    machine.devices().keep_undo(&device, recipe.undo());
+    machine.devices().keep_undo(&device, Undo { commands: recipe.undo(), certain: false });
     let Err(Fault { step, error, undone }) = run(&machine, &recipe, deadline).await else {
+        machine.devices().keep_undo(&device, Undo { commands: recipe.undo(), certain: true });
         return Ok(taken.location());
     };
     if undone {

@@ -6,6 +6,7 @@ use qapi::qmp;
 use vc_hypervisor::UnplugError;
 use vc_types::{Deadline, DeviceId};
 
+use crate::devices::Undo;
 use crate::machine::Shared;
 use crate::qmp::{QmpError, UnplugOutcome};
 
@@ -27,19 +28,41 @@ pub(crate) async fn unplug(
     let undo = machine.devices().undo(&device);
     let Some(undo) = undo else { return Ok(()) };
     remove_frontend(&machine, &device, deadline).await?;
-    // After the frontend, so that nothing is in use; what is refused now was never there, as after a plug
-    // that had no answer. Commands are worked on in order, so none of that plug can come later.
-    for (command, answer) in undo.iter().zip(machine.qmp.pipeline(undo.clone(), deadline).await) {
-        match answer {
-            Ok(_) => {}
-            Err(error @ QmpError::Refused { .. }) => {
-                tracing::debug!(%device, command = command.name, %error, "nothing to take away");
-            }
-            Err(error) => return Err(unplug_error(&machine, &device, "release the backend", error).await),
-        }
-    }
+    release(&machine, &device, undo, deadline).await?;
     machine.devices().give_back(&device);
     Ok(())
+}
+
+/// Takes away what is behind a device that is gone; what stays is kept for the next try.
+///
+/// After a plug that had no answer, a refusal means that there is nothing: commands are worked on in
+/// order, so none of that plug can come later.
+async fn release(
+    machine: &Shared,
+    device: &DeviceId,
+    undo: Undo,
+    deadline: Deadline,
+) -> Result<(), UnplugError> {
+    let Undo { commands, certain } = undo;
+    let answers = machine.qmp.pipeline(commands.clone(), deadline).await;
+    let (mut left, mut failed) = (Vec::new(), None);
+    for (command, answer) in commands.into_iter().zip(answers) {
+        match answer {
+            Ok(_) => {}
+            Err(error @ QmpError::Refused { .. }) if !certain => {
+                tracing::debug!(%device, command = command.name, %error, "nothing to take away");
+            }
+            Err(error) => {
+                left.push(command);
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    let Some(error) = failed else { return Ok(()) };
+    // Whether a command without an answer was carried out is not known.
+    let certain = certain && matches!(error, QmpError::Refused { .. });
+    machine.devices().keep_undo(device, Undo { commands: left, certain });
+    Err(unplug_error(machine, device, "release the backend", error).await)
 }
 
 async fn remove_frontend(machine: &Shared, device: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
