@@ -12,6 +12,7 @@ mod layer;
 mod mount;
 mod plan;
 mod rootfs;
+mod volume;
 
 pub use layer::{Layer, LayerSourceError, Missing, layers_of_mounts, layers_of_rootfs};
 pub use mount::Mount;
@@ -21,6 +22,10 @@ pub use rootfs::{
     InvalidVirtualVolume, LayerSource, Layers, MakeDirectory, MakeFilesystem, MountsError, NydusExtra,
     NydusImage, Rootfs, TemplateError, Upper, VIRTUAL_VOLUME_OPTION, VerityRoot, VirtualVolume,
     VolumeMetadata, VolumeType, WritableImage,
+};
+pub use volume::{
+    ContainerMount, DirectVolume, FsGroupOf, InvalidDirectVolume, MountFacts, MountPlan, MountPolicy,
+    MountWay, VolumeCause, VolumeError, plan_mount,
 };
 
 #[cfg(doctest)]
