@@ -38,6 +38,7 @@ impl Bench {
         let id = "box".parse().unwrap();
         let mut spec = MachineSpec::new(id, path(&image.kernel), path(&image.initrd), dir);
         spec.hotplug_ports = 4;
+        spec.accelerator = vc_tests::host::accelerator().parse().unwrap();
         spec
     }
 

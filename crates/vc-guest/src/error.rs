@@ -1,6 +1,8 @@
 //! Why a call fails, and the ttrpc code that tells the host.
 
+use crate::block::BlockError;
 use crate::cgroup::CgroupError;
+use crate::devices::DeviceRuleError;
 use crate::executor::{Failure, LaunchError};
 use crate::log::chain;
 use crate::modules::ModuleError;
@@ -40,6 +42,12 @@ pub(crate) enum CallError {
     NoTerminal(String),
     #[error("{0} did not come to an end in time")]
     Late(&'static str),
+    #[error("the device for {0:?} cannot be had: its type, its address or its path is not usable")]
+    Device(String),
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    #[error("cannot enforce the device rules")]
+    DeviceRules(#[from] DeviceRuleError),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
@@ -72,17 +80,31 @@ impl CallError {
             Self::Launch(LaunchError::Failed(Failure::NotExecutable(..))) => Code::PERMISSION_DENIED,
             Self::Id(..)
             | Self::NoContainer(_)
+            | Self::Device(_)
+            | Self::Cgroup(CgroupError::Limit { .. })
+            | Self::DeviceRules(DeviceRuleError::Access(_) | DeviceRuleError::Number(_))
             | Self::Range(_)
             | Self::Spec(_)
             | Self::Storage(StorageError::Invalid(..) | StorageError::Lowerdir(..)) => Code::INVALID_ARGUMENT,
-            Self::ContainerExists(_) | Self::ProcessExists(_) | Self::SandboxExists => Code::ALREADY_EXISTS,
-            Self::State { .. } | Self::StdinClosed(_) | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
-            Self::TooManyProcesses(_) => Code::RESOURCE_EXHAUSTED,
+            Self::Cgroup(CgroupError::Exists(_))
+            | Self::ContainerExists(_)
+            | Self::ProcessExists(_)
+            | Self::SandboxExists => Code::ALREADY_EXISTS,
+            Self::Launch(LaunchError::Failed(Failure::Gone))
+            | Self::State { .. }
+            | Self::StdinClosed(_)
+            | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
+            Self::TooManyProcesses(_)
+            | Self::Launch(
+                LaunchError::Failed(Failure::TooManyProcesses) | LaunchError::Clone(Errno::EAGAIN),
+            ) => Code::RESOURCE_EXHAUSTED,
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::Late(_) | Self::Launch(LaunchError::Late) | Self::Cgroup(CgroupError::Late(..)) => {
                 Code::DEADLINE_EXCEEDED
             }
             Self::Storage(_)
+            | Self::Block(_)
+            | Self::DeviceRules(_)
             | Self::Launch(_)
             | Self::Module(_)
             | Self::Cgroup(_)

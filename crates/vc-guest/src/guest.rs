@@ -5,6 +5,7 @@ use crate::container::Container;
 use crate::error::CallError;
 use crate::executor::Launcher;
 use crate::modules::ModuleLoader;
+use crate::oom::OomKills;
 use crate::reaper::{Exit, Reaper};
 use crate::storage::StorageTable;
 use crate::uevent::BlockEvents;
@@ -25,10 +26,12 @@ pub struct Guest(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    reaper: Reaper,
+    launcher: Launcher,
+    oom_kills: OomKills,
     modules: Arc<ModuleLoader>,
     modules_ready: watch::Receiver<bool>,
     storages: StorageTable,
+    events: BlockEvents,
     cgroup_root: PathBuf,
     containers: Mutex<HashMap<ContainerId, Option<Arc<Container>>>>,
     sandbox: Mutex<Option<Sandbox>>,
@@ -52,8 +55,10 @@ impl Guest {
         events: BlockEvents,
     ) -> Self {
         Self(Arc::new(Inner {
-            reaper,
-            storages: StorageTable::new(Arc::clone(&modules), events),
+            launcher: Launcher::new(reaper),
+            oom_kills: OomKills::default(),
+            storages: StorageTable::new(Arc::clone(&modules), events.clone()),
+            events,
             modules,
             modules_ready,
             cgroup_root: PathBuf::from(cgroup::ROOT),
@@ -76,11 +81,20 @@ impl Guest {
     }
 
     pub(crate) fn reaper(&self) -> &Reaper {
-        &self.0.reaper
+        &self.0.launcher.reaper
     }
 
-    pub(crate) fn launcher(&self) -> Launcher {
-        Launcher { reaper: self.0.reaper.clone() }
+    pub(crate) fn launcher(&self) -> &Launcher {
+        &self.0.launcher
+    }
+
+    /// Starts what the first container would otherwise wait for.
+    pub async fn warm_up(&self) {
+        self.0.launcher.warm_up().await;
+    }
+
+    pub(crate) fn oom_kills(&self) -> &OomKills {
+        &self.0.oom_kills
     }
 
     pub(crate) fn modules(&self) -> &Arc<ModuleLoader> {
@@ -89,6 +103,10 @@ impl Guest {
 
     pub(crate) fn storages(&self) -> &StorageTable {
         &self.0.storages
+    }
+
+    pub(crate) fn block_events(&self) -> BlockEvents {
+        self.0.events.clone()
     }
 
     pub(crate) fn cgroup_root(&self) -> &std::path::Path {

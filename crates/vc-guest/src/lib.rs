@@ -14,6 +14,7 @@ mod boot;
 mod cgroup;
 mod cmdline;
 mod container;
+mod devices;
 mod error;
 mod executor;
 mod guest;
@@ -22,10 +23,13 @@ mod log;
 mod modules;
 mod mount;
 mod mount_options;
+mod oom;
 mod reaper;
+mod resources;
 mod sandbox;
 mod service;
 mod spec;
+mod statistics;
 mod stdio;
 mod storage;
 mod sys;
@@ -35,17 +39,22 @@ pub use block::{BlockError, wait_for_block};
 pub use boot::{power_off, prepare_process, run_init};
 pub use cgroup::{Cgroup, CgroupError};
 pub use cmdline::{Settings, parse_cmdline};
+pub use devices::DeviceRuleError;
 pub use executor::run_helper;
 pub use guest::Guest;
 pub use log::start_log;
 pub use modules::{ModuleError, ModuleIndex, ModuleLoader};
 pub use mount_options::MountOptions;
 pub use reaper::{Exit, ExitStatus, Reaper, wait};
+pub use resources::{Limit, LimitError, limits};
 pub use service::{Connections, server};
 pub use spec::{SpecError, container_spec, exec_process};
 pub use storage::{Driver, InvalidStorage, LowerdirError, StorageError, StorageSpec, StorageTable};
 pub use storage::{check_lowerdirs, lowerdirs};
 pub use uevent::BlockEvents;
+
+/// Whether seccomp filters are built in: the feature `seccomp`.
+pub const SUPPORTS_SECCOMP: bool = cfg!(feature = "seccomp");
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

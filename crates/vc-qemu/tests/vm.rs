@@ -18,6 +18,7 @@ fn spec(image: &GuestImage, dir: &Path) -> MachineSpec {
     let id = "test".parse().unwrap();
     let mut spec = MachineSpec::new(id, path(&image.kernel), path(&image.initrd), path(dir));
     spec.hotplug_ports = 3;
+    spec.accelerator = vc_tests::host::accelerator().parse().unwrap();
     spec
 }
 

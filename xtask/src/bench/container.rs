@@ -24,10 +24,17 @@ pub(super) struct Run {
     pub(super) timeline: String,
 }
 
-/// Runs a container from `layer` that writes one line.
-pub(super) fn run(workspace: &Workspace, vc: &Path, layer: &Path, accelerator: &str) -> Result<Run> {
+/// Runs a container from `layer` that writes one line, in a guest from `image`.
+pub(super) fn run(
+    workspace: &Workspace,
+    vc: &Path,
+    image: &Path,
+    layer: &Path,
+    accelerator: &str,
+) -> Result<Run> {
     let mut command = workspace.vc(vc);
     command
+        .env("VC_GUEST", image)
         .args(["run", "--timeline", "--accel", accelerator, "--layer"])
         .arg(layer)
         .args(["--", "echo", "ready"]);

@@ -88,6 +88,8 @@ pub(super) async fn serve(
     if let Some(port) = ready_port {
         tokio::spawn(announce(port));
     }
+    let warming = guest.clone();
+    tokio::spawn(async move { warming.warm_up().await });
     tokio::spawn(async move {
         boot_modules.reached(Progress::Done).await;
         tracing::info!(milliseconds = started.elapsed().as_millis(), "modules are loaded");

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use ttrpc::asynchronous::TtrpcContext;
 use vc_agent_protocol::agent::{
     AgentDetails, CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
-    Empty, ExecProcessRequest, GuestDetailsRequest, GuestDetailsResponse, PauseContainerRequest,
-    ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest, ResumeContainerRequest,
-    SignalProcessRequest, StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
-    TtyWinResizeRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+    Empty, ExecProcessRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse, OOMEvent,
+    PauseContainerRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
+    ResumeContainerRequest, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
+    StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest, WaitProcessRequest,
+    WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
 };
 use vc_agent_protocol::agent_ttrpc;
 
@@ -108,6 +109,22 @@ impl agent_ttrpc::AgentService for Agent {
             Ok(WaitProcessResponse { status, ..Default::default() })
         })
         .await
+    }
+
+    async fn update_container(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        let guest = self.0.clone();
+        let work = async move { guest.container(&request.container_id)?.update(&request.resources) };
+        empty(call("UpdateContainer", work).await)
+    }
+
+    // As reading a stream: an event must not be taken for a host that has gone.
+    async fn get_oom_event(&self, _: &TtrpcContext, _: GetOOMEventRequest) -> ttrpc::Result<OOMEvent> {
+        let container_id = self.0.oom_kills().next().await.to_string();
+        Ok(OOMEvent { container_id, ..Default::default() })
     }
 
     async fn pause_container(
@@ -243,7 +260,7 @@ fn guest_details(request: &GuestDetailsRequest) -> GuestDetailsResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         init_daemon: std::process::id() == 1,
         storage_handlers: StorageSpec::DRIVERS.map(str::to_owned).to_vec(),
-        supports_seccomp: false,
+        supports_seccomp: crate::SUPPORTS_SECCOMP,
         ..Default::default()
     };
     GuestDetailsResponse {
