@@ -23,7 +23,7 @@ use crate::workspace::Workspace;
 use host::Facts;
 use plan::Plan;
 
-/// The tests that the smoke part of `cargo xtask test` runs: one container under KVM, one device plugged by VFIO.
+/// The tests that the smoke part of `cargo xtask test` runs have this in their names.
 const SMOKE: &str = "smoke_";
 
 /// Where the tests run.
