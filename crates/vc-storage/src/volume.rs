@@ -21,7 +21,7 @@ pub use direct::{DirectVolume, FsGroupOf, InvalidDirectVolume};
 pub struct ContainerMount {
     /// Where the container has it. It says nothing about the host.
     pub destination: String,
-    /// What it is.
+    /// What it is. A source on the host has its links resolved: a link to `/proc` is `/proc`.
     pub mount: Mount,
 }
 
@@ -206,7 +206,7 @@ fn decide(wanted: &ContainerMount, facts: &MountFacts, policy: MountPolicy) -> R
         let way = MountWay::Plug { device, fs_type, options, fs_group: volume.fs_group };
         return Ok((way, "a CSI driver assigned this volume to the sandbox"));
     }
-    if wanted.destination == "/dev/shm" && !is_image {
+    if Path::new(&wanted.destination) == Path::new("/dev/shm") && !is_image {
         return Ok((MountWay::SharedMemory, "processes share memory within the guest only"));
     }
     let Some(kind) = &facts.kind else {

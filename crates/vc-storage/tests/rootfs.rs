@@ -134,6 +134,20 @@ fn l6_overlay_options_are_read_as_the_kernel_does() {
     assert_eq!(layers(&["lowerdir+=/a:b", "lowerdir+=/c"]), at(&["/a:b", "/c"]));
 }
 
+#[test]
+fn options_that_came_as_one_text_are_told_apart() {
+    let of = |option: &str| Rootfs::of_mounts(&[mount("overlay", "overlay", &[option])]).unwrap();
+    let Rootfs::Layers(layers) = of(r"ro,lowerdir=/a\,b:/c,metacopy=on") else {
+        panic!("layers are expected");
+    };
+    assert_eq!((layers.layers.len(), layers.options), (2, vec!["ro".to_owned(), "metacopy=on".to_owned()]));
+    let list = [
+        mount("erofs", "/a", &[]),
+        mount("format/overlay", "o", &["lowerdir={{ mount 0 }},x={{ mount 0 }}"]),
+    ];
+    assert!(matches!(error(&list), MountsError::Option { index: 1, .. }));
+}
+
 /// The seed plugs the disk that holds a directory which is handed over as the root: the host's own.
 #[test]
 fn l49_a_directory_is_shared_and_its_disk_is_never_plugged() {

@@ -179,11 +179,16 @@ impl<'a> List<'a> {
             // Without a work directory the kernel would not have mounted it; nothing of it is used.
             (upper, _) => memory_upper(root, upper.as_deref())?,
         };
-        let is_directory = |option: &&String| {
+        let is_directory = |option: &&str| {
             let name = option.split('=').next().unwrap_or_default();
             ["lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"].contains(&name)
         };
-        let options = root.options.kernel.iter().filter(|option| !is_directory(option)).cloned().collect();
+        let options = root.options.kernel.iter().flat_map(|options| split(options));
+        let options: Vec<String> =
+            options.filter(|option| !is_directory(option)).map(str::to_owned).collect();
+        if let Some(option) = options.iter().find(|option| shown(option) != **option) {
+            return Err(root.refuse(&shown(option)));
+        }
         Ok(Rootfs::Layers(Layers { layers, upper, options }))
     }
 
@@ -226,6 +231,16 @@ impl<'a> List<'a> {
             }
         }
     }
+}
+
+/// Splits options that came as one text, where no backslash stands before the comma.
+fn split(options: &str) -> impl Iterator<Item = &str> {
+    let mut escaped = false;
+    options.split(move |c| {
+        let splits = c == ',' && !escaped;
+        escaped = c == '\\' && !escaped;
+        splits
+    })
 }
 
 fn memory(layers: Vec<LayerSource>) -> Layers {

@@ -44,7 +44,9 @@ fn what_the_guest_makes_itself() {
     ] {
         assert_eq!(way(&mount, &nothing), MountWay::InGuest, "{mount:?}");
     }
-    assert_eq!(way(&bind("/dev/shm", "/run/pod/shm"), &is(PathKind::Directory)), MountWay::SharedMemory);
+    for shm in ["/dev/shm", "/dev/shm/"] {
+        assert_eq!(way(&bind(shm, "/run/pod/shm"), &is(PathKind::Directory)), MountWay::SharedMemory);
+    }
     let similar = way(&bind("/a", "/sysfoo"), &is(PathKind::Directory));
     assert!(matches!(similar, MountWay::Share { .. }), "{similar:?}");
 }
