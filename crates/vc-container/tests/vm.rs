@@ -100,6 +100,35 @@ async fn containers_come_and_go_in_one_machine() {
 }
 
 #[tokio::test]
+async fn d1_128_layers_are_one_disk_and_keep_their_order() {
+    let Some(bench) = Bench::new() else { return };
+    let make = |n: usize| {
+        bench.layers.layer(&format!("l{n}"), |root| {
+            // The upper of two neighbours wins, and every one is there.
+            for file in ["all".to_owned(), format!("pair{n}"), format!("pair{}", n + 1), format!("own{n}")] {
+                std::fs::write(root.join(file), format!("{n} ")).unwrap();
+            }
+        })
+    };
+    let mut layers: Vec<_> = (0..127).map(make).collect();
+    layers.push(bench.busybox.clone());
+    let sandbox = bench.sandbox().await;
+    let script = "for n in $(seq 0 126); do set -- $@ /pair$n /own$n; done; cat /all $@ /pair127";
+    let paths: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
+    let spec = bench.container(script, &paths);
+    let container = sandbox.create_container("many".parse().unwrap(), spec).await.unwrap();
+    container.start().await.unwrap();
+    // pair n is in layers n - 1 and n, of which the first is the upper one.
+    let below = |n: usize| format!("{} {n} ", n.saturating_sub(1));
+    let want: String = std::iter::once("0 ".to_owned()).chain((0..127).map(below)).collect();
+    assert_eq!(output(&container).await, format!("{want}126 "));
+    assert_eq!(container.wait().await.unwrap(), ExitStatus(0));
+    assert!(container.stop().await.unwrap().is_empty());
+    sandbox.stop().await.unwrap();
+    bench.leftovers.assert_none();
+}
+
+#[tokio::test]
 async fn a_failed_creation_leaves_room_for_the_next() {
     let Some(bench) = Bench::new() else { return };
     let sandbox = bench.sandbox().await;
