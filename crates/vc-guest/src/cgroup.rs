@@ -132,6 +132,11 @@ impl Cgroup {
         }
     }
 
+    /// The path of the file `name`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<(), CgroupError> {
         let path = self.0.join(name);
         std::fs::write(&path, text).map_err(|error| CgroupError::File(path, error))

@@ -5,9 +5,10 @@ use crate::container::Container;
 use crate::error::CallError;
 use crate::executor::Launcher;
 use crate::modules::ModuleLoader;
+use crate::oom::OomEvents;
 use crate::reaper::{Exit, Reaper};
 use crate::storage::StorageTable;
-use crate::uevent::BlockEvents;
+use crate::uevent::DeviceEvents;
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ struct Inner {
     modules: Arc<ModuleLoader>,
     modules_ready: watch::Receiver<bool>,
     storages: StorageTable,
+    events: DeviceEvents,
+    oom: OomEvents,
     cgroup_root: PathBuf,
     containers: Mutex<HashMap<ContainerId, Option<Arc<Container>>>>,
     sandbox: Mutex<Option<Sandbox>>,
@@ -49,11 +52,13 @@ impl Guest {
         reaper: Reaper,
         modules: Arc<ModuleLoader>,
         modules_ready: watch::Receiver<bool>,
-        events: BlockEvents,
+        events: DeviceEvents,
     ) -> Self {
         Self(Arc::new(Inner {
             reaper,
-            storages: StorageTable::new(Arc::clone(&modules), events),
+            storages: StorageTable::new(Arc::clone(&modules), events.clone()),
+            events,
+            oom: OomEvents::default(),
             modules,
             modules_ready,
             cgroup_root: PathBuf::from(cgroup::ROOT),
@@ -89,6 +94,14 @@ impl Guest {
 
     pub(crate) fn storages(&self) -> &StorageTable {
         &self.0.storages
+    }
+
+    pub(crate) fn events(&self) -> DeviceEvents {
+        self.0.events.clone()
+    }
+
+    pub(crate) fn oom(&self) -> &OomEvents {
+        &self.0.oom
     }
 
     pub(crate) fn cgroup_root(&self) -> &std::path::Path {

@@ -48,7 +48,7 @@ async fn make(guest: &Guest, request: &CreateSandboxRequest) -> Result<Sandbox, 
     }
     write_name_servers(&request.dns)?;
     load_modules(guest, request.kernel_modules.clone()).await?;
-    let mount_points = guest.storages().add(&request.storages).await?;
+    let mount_points = guest.storages().add("sandbox", &request.storages).await?;
     if !request.sandbox_pidns {
         return Ok(Sandbox { mount_points, pid_namespace: None });
     }

@@ -13,6 +13,12 @@ const OCI_VERSION: &str = "1.2.0";
 /// usual stack limit of 8 MiB.
 const MAX_ARGUMENTS: usize = 1 << 20;
 
+/// The kinds of devices of a request that this agent gives to containers (GetGuestDetails).
+pub(crate) const DEVICE_HANDLERS: &[&str] = &[];
+
+/// Whether seccomp filters are applied; else they are refused.
+pub(crate) const SUPPORTS_SECCOMP: bool = false;
+
 /// Why a specification cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {

@@ -35,6 +35,9 @@ pub(super) fn mount_all() -> Result<(), BootError> {
             .map_err(|error| BootError::Step("make the agent's directories", error))?;
     }
     enable_controllers();
+    // Memory that is plugged is put to use at once, and can be taken away again.
+    // Where the kernel cannot, OnlineCPUMem does it.
+    let _ = write("/sys/devices/system/memory/auto_online_blocks", "online_movable");
     Ok(())
 }
 

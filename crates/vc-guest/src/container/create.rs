@@ -36,9 +36,13 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     guest.modules_loaded().await?;
     let shared_pid = request.sandbox_pidns.then(|| shared_pid_namespace(guest)).transpose()?;
     let spec = container_spec(&request.oci, &id, shared_pid.as_deref())?;
-    let mount_points = guest.storages().add(&request.storages).await?;
+    let mount_points = guest.storages().add(id.as_str(), &request.storages).await?;
     match create_mounted(guest, &id, &spec, &mount_points).await {
         Ok(container) => {
+            let events = container.cgroup.file("memory.events");
+            if let Err(error) = guest.oom().watch(id, &events) {
+                tracing::warn!(?events, %error, "nobody will be told when it runs out of memory");
+            }
             reservation.fill(container.into());
             Ok(())
         }

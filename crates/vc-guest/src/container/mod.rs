@@ -7,6 +7,7 @@ mod remove;
 mod signal;
 mod start;
 mod stats;
+mod termination_log;
 
 use crate::cgroup::Cgroup;
 use crate::error::CallError;

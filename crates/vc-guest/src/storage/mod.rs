@@ -1,10 +1,22 @@
 //! Storages: the mounts that the host asks for, by driver.
 
-mod directories;
+mod error;
+mod hugepages;
+mod made;
+mod markers;
+mod mounting;
 mod overlay;
+mod ownership;
 mod request;
 mod table;
+mod verity;
+mod watch;
 
+pub use error::StorageError;
+pub use hugepages::HugePages;
+pub use markers::NewDirectory;
 pub use overlay::{LowerdirError, check_lowerdirs, lowerdirs};
-pub use request::{Driver, InvalidStorage, StorageSpec};
-pub use table::{StorageError, StorageTable};
+pub use ownership::FsGroup;
+pub use request::{Driver, InvalidStorage, Layer, Layers, StorageSpec};
+pub use table::StorageTable;
+pub use verity::{VerityError, VerityOptions};
