@@ -90,7 +90,7 @@ fn wait_for_end(pid: u32, time: Duration) {
     let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&time));
 }
 
-/// The processes whose command line names `path`.
+/// The processes whose command line names `path`, or that work in it.
 fn processes_naming(path: &Path) -> Vec<(u32, String)> {
     let own = std::process::id();
     let name = path.as_os_str().as_bytes();
@@ -98,7 +98,8 @@ fn processes_naming(path: &Path) -> Vec<(u32, String)> {
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let named = pids.filter(|pid| *pid != own).filter_map(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let names = line.windows(name.len()).any(|part| part == name);
+        let works_there = || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(path));
+        let names = line.windows(name.len()).any(|part| part == name) || works_there();
         names.then(|| (pid, String::from_utf8_lossy(&line).replace('\0', " ")))
     });
     named.collect()

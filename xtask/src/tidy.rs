@@ -3,6 +3,7 @@
 //! Each check is a function from text or metadata to complaints, so that it can be tested with bad input.
 
 mod changelog;
+mod closure;
 mod layering;
 mod manifest;
 mod source;
@@ -26,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
 
 fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut complaints = layering::complaints(&workspace.packages()?);
+    complaints.extend(closure::complaints(workspace)?);
     complaints.extend(changelog::complaints(
         &read(&workspace.root.join("CHANGELOG.md"))?,
         env!("CARGO_PKG_VERSION"),

@@ -1,32 +1,8 @@
 //! What can go wrong between host and agent, in terms a caller can act on.
 
-use std::fmt;
 use std::time::Duration;
 
-/// A call of the agent protocol, named in errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is named after its call in the agent protocol")]
-pub enum Call {
-    Check,
-    CreateSandbox,
-    DestroySandbox,
-    CreateContainer,
-    StartContainer,
-    RemoveContainer,
-    SignalProcess,
-    WaitProcess,
-    WriteStdin,
-    CloseStdin,
-    ReadStdout,
-    ReadStderr,
-    TtyWinResize,
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
+use crate::Call;
 
 /// Why the agent did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +42,12 @@ pub enum AgentError {
     #[error("the guest has a container of that name already: {detail}")]
     ContainerExists {
         /// The container, or the agent's words.
+        detail: String,
+    },
+    /// The container has a process of that name already.
+    #[error("the container has a process of that name already: {detail}")]
+    ProcessExists {
+        /// The process, or the agent's words.
         detail: String,
     },
     /// The guest has no container of that name.
@@ -115,6 +97,14 @@ pub enum AgentError {
         call: Call,
         /// The agent's words, without its stack trace.
         detail: String,
+    },
+    /// The agent protocol has no place for something that the request asks for; nothing was sent.
+    #[error("the agent protocol cannot carry {}: leave it out of {call}", fields.join(", "))]
+    NotCarried {
+        /// The call.
+        call: Call,
+        /// The fields, in the notation of `config.json`.
+        fields: Vec<String>,
     },
     /// The request cannot be put on the wire.
     #[error("{call} cannot be sent: {detail}")]

@@ -42,7 +42,7 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let qemu = Qemu::new(QemuConfig {
         program: options.machine.qemu.clone(),
         vsock_program: options.machine.vsock_program.clone(),
-        die_with_parent: true,
+        ..QemuConfig::default()
     });
     let connector = Connector::default();
     let sandbox = tokio::select! {
@@ -145,17 +145,11 @@ fn sandbox_spec(options: &Machine, name: &SandboxId, layers: usize) -> Result<Sa
         return Err(Failure::message(message));
     }
     let ports = u8::try_from(layers.max(PORTS)).expect("at most 60");
-    let machine = MachineSpec {
-        id: name.clone(),
-        vcpus: options.cpus,
-        memory: options.memory,
-        accelerator: options.accel,
-        kernel: image.kernel,
-        initrd: image.initrd,
-        kernel_params: Vec::new(),
-        hotplug_ports: ports,
-        runtime_dir: runtime_dir(name)?,
-    };
+    let mut machine = MachineSpec::new(name.clone(), image.kernel, image.initrd, runtime_dir(name)?);
+    machine.vcpus = options.cpus;
+    machine.memory = options.memory;
+    machine.accelerator = options.accel;
+    machine.hotplug_ports = ports;
     Ok(SandboxSpec { machine, hostname: "vc".into(), timing: Timing::default() })
 }
 

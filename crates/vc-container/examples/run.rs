@@ -4,33 +4,22 @@
 #![expect(clippy::print_stdout, reason = "an example that is run by hand")]
 
 use std::error::Error;
-use std::num::NonZeroU8;
 
 use oci_spec::runtime::Spec;
 use vc_agent::ExitStatus;
 use vc_agent::fake::{FakeAgent, FakeConnector, Program};
 use vc_container::{ContainerSpec, Sandbox, SandboxSpec, Stream, Timing};
+use vc_hypervisor::MachineSpec;
 use vc_hypervisor::fake::FakeHypervisor;
-use vc_hypervisor::{Accelerator, MachineSpec};
 use vc_storage::Layer;
-use vc_types::{HostPath, MiB};
+use vc_types::HostPath;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let image = std::env::args().nth(1).ok_or("usage: run IMAGE")?;
     let dir = tempfile::tempdir()?;
     let path = HostPath::new(dir.path().join("box"))?;
-    let machine = MachineSpec {
-        id: "box".parse()?,
-        vcpus: NonZeroU8::MIN,
-        memory: MiB::new(256).ok_or("a size")?,
-        accelerator: Accelerator::Auto,
-        kernel: path.clone(),
-        initrd: path.clone(),
-        kernel_params: Vec::new(),
-        hotplug_ports: 8,
-        runtime_dir: path,
-    };
+    let machine = MachineSpec::new("box".parse()?, path.clone(), path.clone(), path);
     let prints = Program::Prints { stdout: b"hello\n".into(), stderr: Vec::new(), status: ExitStatus(7) };
     // What `Spec::default()` runs.
     let agent = FakeAgent::new().program("sh", prints);

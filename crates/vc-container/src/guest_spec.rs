@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, RootBuilder, Spec};
 use vc_types::GuestPath;
 
+/// The umask of the guest's first process, and so of every process that is given none.
+const GUEST_UMASK: u32 = 0o022;
+
 /// File systems that the guest makes by itself.
 const MADE_IN_GUEST: [&str; 7] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
 
@@ -56,6 +59,7 @@ pub enum SpecError {
 /// - Namespaces: `pid` is left to the agent, `network` and `cgroup` are those of the guest.
 /// - Resources: those of the guest's cgroup stay (CPU, memory, pids, huge pages); device rules, block
 ///   and network weights and CPU sets name things of the host and are dropped.
+/// - The umask 0022, which the guest has anyway, is left out; another is left for the agent to refuse.
 /// - Seccomp, AppArmor and SELinux settings are dropped: the machine is the boundary, and the default
 ///   guest has none of the three.
 ///
@@ -77,6 +81,12 @@ pub fn guest_spec(mut spec: Spec, rootfs: &GuestPath) -> Result<Spec, SpecError>
         return Err(SpecError::NoProcess);
     }
     process.set_apparmor_profile(None).set_selinux_label(None);
+    // Container engines always give one, and the agent protocol has no place for it.
+    if process.user().umask() == Some(GUEST_UMASK) {
+        let mut user = process.user().clone();
+        user.set_umask(None);
+        process.set_user(user);
+    }
     spec.set_process(Some(process));
     let linux = spec.linux().clone().unwrap_or_default();
     spec.set_linux(Some(guest_linux(linux)?));
@@ -141,7 +151,7 @@ mod tests {
 
     const BUNDLE: &str = r#"{
         "ociVersion": "1.2.0",
-        "process": {"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "apparmorProfile": "docker-default"},
+        "process": {"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0, "umask": 18}, "apparmorProfile": "docker-default"},
         "root": {"path": "rootfs", "readonly": true},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {
@@ -165,7 +175,8 @@ mod tests {
         let cpu = resources.cpu().as_ref().unwrap();
         assert_eq!((cpu.cpus(), cpu.shares()), (&None, Some(512)));
         assert_eq!((resources.devices(), resources.pids().unwrap().limit()), (&None, 10));
-        assert_eq!(spec.process().as_ref().unwrap().apparmor_profile(), &None);
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!((process.apparmor_profile(), process.user().umask()), (&None, None));
     }
 
     #[test]

@@ -158,12 +158,8 @@ async fn prepare_guest<M: Machine, C: Connect>(
         agent = connect.instrument(tracing::info_span!("boot")) => agent,
     };
     let agent = agent.map_err(|error| OperationError::new(Step::Connect, error))?;
-    let request = CreateSandbox {
-        id: spec.machine.id.clone(),
-        hostname: spec.hostname.clone(),
-        dns: Vec::new(),
-        storages: Vec::new(),
-    };
+    let request =
+        CreateSandbox { hostname: spec.hostname.clone(), ..CreateSandbox::new(spec.machine.id.clone()) };
     let step = Step::Guest(Call::CreateSandbox);
     let prepare = agent.create_sandbox(&request, spec.timing.request());
     let prepared = tokio::select! {

@@ -1,7 +1,6 @@
 //! The orchestrator with a real machine, and the agent of the guest held to its obligations.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
-use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Spec, SpecBuilder};
@@ -11,11 +10,11 @@ use vc_container::{
     Cause, Container, ContainerSpec, Sandbox, SandboxSpec, State, Stream, Timing, guest_spec,
 };
 use vc_device::{Access, BlockSpec};
-use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
+use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
 use vc_storage::{DiskPlug, Layer, plan_layers};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{ContainerId, Deadline, HostPath, MiB, PciPath};
+use vc_types::{ContainerId, Deadline, HostPath, PciPath};
 
 struct Bench {
     image: GuestImage,
@@ -33,17 +32,13 @@ impl Bench {
     }
 
     fn machine(&self) -> MachineSpec {
-        MachineSpec {
-            id: "box".parse().unwrap(),
-            vcpus: NonZeroU8::MIN,
-            memory: MiB::new(256).unwrap(),
-            accelerator: Accelerator::Auto,
-            kernel: HostPath::new(&self.image.kernel).unwrap(),
-            initrd: HostPath::new(&self.image.initrd).unwrap(),
-            kernel_params: Vec::new(),
-            hotplug_ports: 4,
-            runtime_dir: HostPath::new(self.leftovers.runtime_dir().join("box")).unwrap(),
-        }
+        let path = |path: &Path| HostPath::new(path).unwrap();
+        let dir = path(&self.leftovers.runtime_dir().join("box"));
+        let image = &self.image;
+        let id = "box".parse().unwrap();
+        let mut spec = MachineSpec::new(id, path(&image.kernel), path(&image.initrd), dir);
+        spec.hotplug_ports = 4;
+        spec
     }
 
     async fn sandbox(&self) -> Sandbox {
@@ -137,8 +132,7 @@ struct RealFixture {
 
 impl Fixture for RealFixture {
     fn sandbox(&self) -> CreateSandbox {
-        let id = "sandbox".parse().unwrap();
-        CreateSandbox { id, hostname: "box".into(), dns: vec![], storages: vec![] }
+        CreateSandbox::new("sandbox".parse().unwrap())
     }
 
     fn container(&self, id: &ContainerId, workload: Workload) -> CreateContainer {
@@ -148,14 +142,49 @@ impl Fixture for RealFixture {
         let mut process = spec.process().clone().unwrap();
         process.set_args(Some(workload.args().iter().map(|&arg| arg.to_owned()).collect()));
         spec.set_process(Some(process));
+        let spec = guest_spec(spec, &plan.rootfs).unwrap();
         CreateContainer {
-            id: id.clone(),
-            spec: guest_spec(spec, &plan.rootfs).unwrap(),
             storages: plan.storages(&[plug]).unwrap(),
-            shared_pid_namespace: false,
+            ..CreateContainer::new(id.clone(), spec)
         }
     }
 }
+
+/// What the agent of the guest does not do yet.
+const NOT_YET: [&str; 32] = [
+    "guest::containers_can_bind_the_name_servers",
+    "guest::metrics_are_prometheus_text",
+    "guest::diagnostics_of_an_unknown_container_are_refused",
+    "guest::a_kill_for_want_of_memory_is_told",
+    "system::the_clock_can_be_set",
+    "system::entropy_is_taken",
+    "system::nothing_to_take_into_use_is_fine",
+    "system::swap_that_is_not_there_is_refused",
+    "network::the_loopback_is_there",
+    "network::an_unknown_interface_is_refused",
+    "network::routes_are_set_and_listed",
+    "network::neighbors_are_taken",
+    "volumes::a_file_arrives_whole",
+    "volumes::a_copied_file_replaces_another",
+    "volumes::files_are_taken_below_run_only",
+    "volumes::no_file_is_written_through_a_link",
+    "volumes::an_ephemeral_mount_can_be_resized",
+    "volumes::an_unknown_volume_is_refused",
+    "volumes::stale_shares_are_removed",
+    "containers::an_unknown_container_is_told",
+    "containers::a_paused_container_does_nothing",
+    "containers::a_paused_container_can_be_removed",
+    "containers::limits_can_be_changed",
+    "containers::figures_tell_what_is_used",
+    "exec::another_process_runs_beside_the_first",
+    "exec::a_bad_command_is_told_and_leaves_nothing",
+    "exec::a_process_needs_a_running_container",
+    "exec::a_name_is_free_once_its_process_was_waited_for",
+    "exec::signals_reach_whom_they_are_for",
+    "exec::no_process_outlives_its_container",
+    "exec::twenty_processes_at_once_lose_no_byte",
+    "exec::a_terminal_has_the_size_it_was_told",
+];
 
 #[tokio::test]
 async fn the_agent_of_the_guest_meets_its_obligations() {
@@ -165,19 +194,19 @@ async fn the_agent_of_the_guest_meets_its_obligations() {
     spec.runtime_dir = HostPath::new(bench.leftovers.runtime_dir()).unwrap();
     let machine = Qemu::default().launch(&spec, deadline()).await.unwrap();
     let layer = Layer::open(&bench.busybox).unwrap();
-    let disk = BlockSpec {
-        id: "disk0".parse().unwrap(),
-        image: layer.image().clone(),
-        name: layer.name().clone(),
-        access: Access::ReadOnly,
-        serial: None,
-    };
+    let (image, name) = (layer.image().clone(), layer.name().clone());
+    let disk = BlockSpec::new("disk0".parse().unwrap(), image, name, Access::ReadOnly);
     let connector = Connector::default();
     let agent = vc_agent::Connect::connect(&connector, machine.agent_address(), deadline()).await.unwrap();
     let disk = machine.plug_block(&disk, deadline()).await.unwrap();
     let mut met = Vec::new();
-    conformance::all(&agent, &RealFixture { layer, disk }, |name| met.push(name)).await;
-    assert!(met.len() >= 24, "{met:?}");
+    let fixture = RealFixture { layer, disk };
+    conformance::all_but(&NOT_YET, &agent, &fixture, |name| {
+        println!("{name}");
+        met.push(name);
+    })
+    .await;
+    assert_eq!(met.len() + NOT_YET.len(), conformance::COUNT, "{met:?}");
     // The last obligation ends the sandbox, and the guest powers off.
     machine.exited().await;
     machine.stop(deadline()).await.unwrap();

@@ -1,11 +1,19 @@
 //! What can go wrong, by operation.
 
+mod control;
+mod hotplug;
+mod resize;
+
 use std::io;
 
 use vc_device::PortError;
-use vc_types::{DeviceId, HostPath};
+use vc_types::{HostPath, MiB};
 
 use crate::MachineExit;
+
+pub use control::ControlError;
+pub use hotplug::{PlugError, UnplugError};
+pub use resize::ResizeError;
 
 /// What an adapter's own protocol answered; opaque here, printed in the chain.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -40,6 +48,22 @@ pub enum LaunchError {
         /// Why, and what to do.
         reason: String,
     },
+    /// Less memory than the guest image needs to start.
+    #[error("{wanted} is too little memory for this guest image, which needs {least} to start")]
+    TooLittleMemory {
+        /// What was asked for.
+        wanted: MiB,
+        /// What is needed.
+        least: MiB,
+    },
+    /// The type of machine cannot have what was asked for.
+    #[error("a machine of type {machine} cannot be: {reason}")]
+    MachineType {
+        /// The type.
+        machine: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
     /// The machine as asked for cannot be.
     #[error("the machine cannot be built")]
     Spec(#[from] PortError),
@@ -68,101 +92,6 @@ pub enum LaunchError {
     Deadline {
         /// The step.
         step: &'static str,
-    },
-}
-
-/// Why a device could not be plugged.
-#[derive(Debug, thiserror::Error)]
-pub enum PlugError {
-    /// No port for it, or its name is taken.
-    #[error("device {device} cannot be plugged")]
-    Port {
-        /// The device.
-        device: DeviceId,
-        /// Why.
-        #[source]
-        source: PortError,
-    },
-    /// The hypervisor refused.
-    #[error("the hypervisor refused to {step} for device {device}")]
-    Refused {
-        /// The device.
-        device: DeviceId,
-        /// The step.
-        step: &'static str,
-        /// What the hypervisor said.
-        #[source]
-        source: Cause,
-    },
-    /// A command had no answer in time, so nobody knows whether the device is plugged. It keeps its
-    /// port; unplug it.
-    #[error("the hypervisor did not answer in time to {step} for device {device}")]
-    Unknown {
-        /// The device.
-        device: DeviceId,
-        /// The step.
-        step: &'static str,
-    },
-    /// The machine has ended.
-    #[error("the machine ended while device {device} was being plugged: {exit}")]
-    MachineGone {
-        /// The device.
-        device: DeviceId,
-        /// How.
-        exit: MachineExit,
-    },
-}
-
-/// Why a device could not be unplugged.
-#[derive(Debug, thiserror::Error)]
-pub enum UnplugError {
-    /// No such device.
-    #[error("device {device} cannot be unplugged")]
-    NotPlugged {
-        /// The device.
-        device: DeviceId,
-        /// Why.
-        #[source]
-        source: PortError,
-    },
-    /// The guest did not let go of the device in time.
-    #[error("the guest did not release device {device} in time")]
-    GuestHoldsOn {
-        /// The device.
-        device: DeviceId,
-    },
-    /// The guest refused to let go of the device.
-    #[error("the guest refused to release device {device}")]
-    GuestRefused {
-        /// The device.
-        device: DeviceId,
-    },
-    /// The hypervisor refused.
-    #[error("the hypervisor refused to {step} for device {device}")]
-    Refused {
-        /// The device.
-        device: DeviceId,
-        /// The step.
-        step: &'static str,
-        /// What the hypervisor said.
-        #[source]
-        source: Cause,
-    },
-    /// A command had no answer in time.
-    #[error("the hypervisor did not answer in time to {step} for device {device}")]
-    Unknown {
-        /// The device.
-        device: DeviceId,
-        /// The step.
-        step: &'static str,
-    },
-    /// The machine has ended, and the device with it.
-    #[error("the machine ended while device {device} was being unplugged: {exit}")]
-    MachineGone {
-        /// The device.
-        device: DeviceId,
-        /// How.
-        exit: MachineExit,
     },
 }
 

@@ -3,17 +3,21 @@
 //! It keeps what a real one would hold (machines, plugged devices), refuses what a real one refuses,
 //! and can be told to fail or to hang at its n-th call.
 
+mod hotplug;
+mod resize;
+
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use vc_device::{BlockSpec, RootPorts};
-use vc_types::{AgentAddress, Deadline, DeviceId, HostPath, PciPath, SandboxId};
+use vc_device::RootPorts;
+use vc_types::{AgentAddress, Deadline, DeviceId, HostPath, MiB, SandboxId};
 
 use crate::{
-    ExitCause, Hotplug, Hypervisor, LaunchError, Machine, MachineExit, MachineSpec, PlugError, StopError,
-    UnplugError,
+    Capabilities, ControlError, ExitCause, Hypervisor, LaunchError, Machine, MachineExit, MachineSpec,
+    MemoryGrowth, ShutdownCause, Statistics, StopError, VcpuStatistics,
 };
 
 /// What goes wrong at the chosen call.
@@ -71,7 +75,7 @@ impl FakeHypervisor {
     /// When there is no such machine.
     pub fn crash(&self, id: &SandboxId) {
         let machine = self.world().machines.remove(id).expect("the machine runs");
-        end(&machine.exit, ExitCause::Signaled(9));
+        end(&machine.exit, exit(ExitCause::Signaled(9)));
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -110,6 +114,7 @@ impl Hypervisor for FakeHypervisor {
             id: spec.id.clone(),
             address: AgentAddress::Unix { socket: spec.runtime_dir.clone() },
             ports: Mutex::new(ports),
+            size: Mutex::new(Size::of(spec)),
             exit: exit_sender,
         })
     }
@@ -122,13 +127,65 @@ pub struct FakeMachine {
     id: SandboxId,
     address: AgentAddress,
     ports: Mutex<RootPorts>,
+    size: Mutex<Size>,
     exit: Arc<watch::Sender<Option<MachineExit>>>,
+}
+
+/// What a machine has, and may have.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    vcpus: NonZeroU8,
+    least_vcpus: NonZeroU8,
+    most_vcpus: NonZeroU8,
+    memory: MiB,
+    least_memory: MiB,
+    most_memory: MiB,
+}
+
+impl Size {
+    fn of(spec: &MachineSpec) -> Self {
+        let most_memory = match spec.memory_growth {
+            MemoryGrowth::None => spec.memory,
+            MemoryGrowth::Dimms { most } | MemoryGrowth::VirtioMem { most } => most,
+        };
+        Self {
+            vcpus: spec.vcpus,
+            least_vcpus: spec.vcpus,
+            most_vcpus: spec.max_vcpus.max(spec.vcpus),
+            memory: spec.memory,
+            least_memory: spec.memory,
+            most_memory,
+        }
+    }
 }
 
 impl FakeMachine {
     fn die(&self) {
         self.hypervisor.world().machines.remove(&self.id);
-        end(&self.exit, ExitCause::Signaled(9));
+        end(&self.exit, exit(ExitCause::Signaled(9)));
+    }
+
+    fn size(&self) -> MutexGuard<'_, Size> {
+        self.size.lock().expect("no test thread panics while it holds the size")
+    }
+
+    /// Counts a call to do `step`; fails it when it is the chosen one, or the machine is gone.
+    async fn controlled(&self, step: &'static str, deadline: Deadline) -> Result<(), ControlError> {
+        let fault = self.hypervisor.call();
+        if fault == Some(Fault::Die) {
+            self.die();
+        }
+        if let Some(exit) = self.gone() {
+            return Err(ControlError::MachineGone { step, exit });
+        }
+        match fault {
+            Some(Fault::Fail) => Err(ControlError::Refused { step, source: "fault asked for".into() }),
+            Some(Fault::Hang) => {
+                tokio::time::sleep(deadline.remaining()).await;
+                Err(ControlError::Unknown { step })
+            }
+            Some(Fault::Die) | None => Ok(()),
+        }
     }
 
     fn gone(&self) -> Option<MachineExit> {
@@ -158,10 +215,47 @@ impl Machine for FakeMachine {
         &self.address
     }
 
+    fn console_tail(&self) -> String {
+        String::new()
+    }
+
+    async fn capabilities(&self, deadline: Deadline) -> Result<Capabilities, ControlError> {
+        self.controlled("say what it can do", deadline).await?;
+        let version = "the fake".to_owned();
+        Ok(Capabilities {
+            version,
+            hardware: false,
+            virtio_mem: true,
+            virtio_pmem: true,
+            iommufd: true,
+            vcpu_unplug: true,
+        })
+    }
+
+    async fn statistics(&self, deadline: Deadline) -> Result<Statistics, ControlError> {
+        self.controlled("tell its statistics", deadline).await?;
+        let Size { vcpus, memory, .. } = *self.size();
+        let vcpu = |index| VcpuStatistics { index, thread: index + 1, cpu_time: Duration::ZERO };
+        let vcpus = (0..vcpus.get().into()).map(vcpu).collect();
+        Ok(Statistics { vcpus, guest_memory: memory.bytes(), ..Statistics::default() })
+    }
+
+    async fn pause(&self, deadline: Deadline) -> Result<(), ControlError> {
+        self.controlled("pause", deadline).await
+    }
+
+    async fn resume(&self, deadline: Deadline) -> Result<(), ControlError> {
+        self.controlled("resume", deadline).await
+    }
+
     async fn exited(&self) -> MachineExit {
         let mut exit = self.exit.subscribe();
         let known = exit.wait_for(Option::is_some).await.expect("self holds the sender");
         known.clone().expect("waited until it is some")
+    }
+
+    async fn power_down(&self, _: Deadline, deadline: Deadline) -> Result<MachineExit, StopError> {
+        self.stop(deadline).await
     }
 
     async fn stop(&self, deadline: Deadline) -> Result<MachineExit, StopError> {
@@ -176,68 +270,22 @@ impl Machine for FakeMachine {
             }
             Some(Fault::Die) | None => {}
         }
-        self.die();
+        self.hypervisor.world().machines.remove(&self.id);
+        let shutdown = Some(ShutdownCause::HostRequest);
+        end(&self.exit, MachineExit { shutdown, ..exit(ExitCause::Exited(0)) });
         Ok(self.exited().await)
     }
 }
 
-impl Hotplug for FakeMachine {
-    async fn plug_block(&self, spec: &BlockSpec, deadline: Deadline) -> Result<PciPath, PlugError> {
-        let device = spec.id.clone();
-        let fault = self.hypervisor.call();
-        if fault == Some(Fault::Die) {
-            self.die();
-        }
-        if let Some(exit) = self.gone() {
-            return Err(PlugError::MachineGone { device, exit });
-        }
-        if fault == Some(Fault::Fail) {
-            let source = "fault asked for".into();
-            return Err(PlugError::Refused { device, step: "plug", source });
-        }
-        let taken = self.ports().take(&device);
-        let port = taken.map_err(|source| PlugError::Port { device: device.clone(), source })?;
-        self.publish_devices();
-        if fault == Some(Fault::Hang) {
-            tokio::time::sleep(deadline.remaining()).await;
-            return Err(PlugError::Unknown { device, step: "plug" });
-        }
-        Ok(port.device_path())
-    }
-
-    async fn unplug(&self, id: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
-        let device = id.clone();
-        let fault = self.hypervisor.call();
-        if fault == Some(Fault::Die) {
-            self.die();
-        }
-        if let Some(exit) = self.gone() {
-            return Err(UnplugError::MachineGone { device, exit });
-        }
-        match fault {
-            Some(Fault::Fail) => return Err(UnplugError::GuestRefused { device }),
-            Some(Fault::Hang) => {
-                tokio::time::sleep(deadline.remaining()).await;
-                return Err(UnplugError::GuestHoldsOn { device });
-            }
-            Some(Fault::Die) | None => {}
-        }
-        let given = self.ports().give_back(id);
-        given.map_err(|source| UnplugError::NotPlugged { device, source })?;
-        self.publish_devices();
-        Ok(())
-    }
-}
-
 /// The first end is the one that counts.
-fn end(known: &watch::Sender<Option<MachineExit>>, cause: ExitCause) {
+fn end(known: &watch::Sender<Option<MachineExit>>, how: MachineExit) {
     known.send_if_modified(|known| {
         let first = known.is_none();
-        known.get_or_insert_with(|| exit(cause));
+        known.get_or_insert(how);
         first
     });
 }
 
 fn exit(cause: ExitCause) -> MachineExit {
-    MachineExit { cause, stderr_tail: String::new(), console_tail: String::new() }
+    MachineExit { cause, shutdown: None, stderr_tail: String::new(), console_tail: String::new() }
 }

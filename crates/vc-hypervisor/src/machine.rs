@@ -1,12 +1,12 @@
 //! The traits: how a machine comes to be, what it can do, how it ends.
 
-use std::fmt;
 use std::future::Future;
 
-use vc_device::BlockSpec;
-use vc_types::{AgentAddress, Deadline, DeviceId, PciPath};
+use vc_types::{AgentAddress, Deadline};
 
-use crate::{LaunchError, MachineSpec, PlugError, StopError, UnplugError};
+use crate::{
+    Capabilities, ControlError, Hotplug, LaunchError, MachineExit, MachineSpec, Resize, Statistics, StopError,
+};
 
 /// Launches machines.
 pub trait Hypervisor: Send + Sync + 'static {
@@ -28,9 +28,52 @@ pub trait Hypervisor: Send + Sync + 'static {
 }
 
 /// A running machine. Dropping it ends it at once.
-pub trait Machine: Hotplug + 'static {
+pub trait Machine: Hotplug + Resize + 'static {
     /// Where its agent will answer.
     fn agent_address(&self) -> &AgentAddress;
+
+    /// The end of what the guest has written to its console so far.
+    fn console_tail(&self) -> String;
+
+    /// What its hypervisor can do. The hypervisor is asked once, later calls answer at once.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again at any time.
+    fn capabilities(
+        &self,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<Capabilities, ControlError>> + Send;
+
+    /// What it has used so far.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    fn statistics(&self, deadline: Deadline)
+    -> impl Future<Output = Result<Statistics, ControlError>> + Send;
+
+    /// Stops its vCPUs. A paused machine stays paused.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not take the request back.
+    fn pause(&self, deadline: Deadline) -> impl Future<Output = Result<(), ControlError>> + Send;
+
+    /// Lets its vCPUs run again. A running machine runs on.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not take the request back.
+    fn resume(&self, deadline: Deadline) -> impl Future<Output = Result<(), ControlError>> + Send;
 
     /// Resolves when the machine has ended, for whatever reason; at once if it already has.
     ///
@@ -38,126 +81,29 @@ pub trait Machine: Hotplug + 'static {
     /// May be dropped and called again at any time, and by several callers.
     fn exited(&self) -> impl Future<Output = MachineExit> + Send;
 
-    /// Ends the machine and all that belongs to it, and waits until nothing is left. Does not ask the
-    /// guest: whoever wants it to power off asks its agent first. A machine that has ended is fine.
+    /// Presses the power button, waits until `grace` for the guest to power off, and then does what
+    /// [`Machine::stop`] does, until `deadline`. A guest need not listen to the button; whoever has an
+    /// agent asks that instead.
     ///
     /// # Errors
-    /// [`StopError`] when `deadline` passes first.
+    /// [`StopError`], as [`Machine::stop`].
+    ///
+    /// # Cancel safety
+    /// The button stays pressed if the future is dropped; the rest may not happen.
+    fn power_down(
+        &self,
+        grace: Deadline,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<MachineExit, StopError>> + Send;
+
+    /// Ends the machine and all that belongs to it, and waits until nothing is left. Does not ask the
+    /// guest. The hypervisor is asked to quit, so that it closes its images; if it does not in time, it is
+    /// killed. A machine that has ended is fine.
+    ///
+    /// # Errors
+    /// [`StopError`] when `deadline` passes first. May be called again.
     ///
     /// # Cancel safety
     /// Once asked, the machine ends even if the future is dropped.
     fn stop(&self, deadline: Deadline) -> impl Future<Output = Result<MachineExit, StopError>> + Send;
-}
-
-/// Changes the devices of a running machine.
-pub trait Hotplug: Send + Sync {
-    /// Plugs a disk. Returns where the guest will find it; the guest may not have seen it yet.
-    ///
-    /// # Errors
-    /// [`PlugError`]; then nothing is left plugged, unless it is [`PlugError::Unknown`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not stop the plugging; [`Hotplug::unplug`] is the way back.
-    fn plug_block(
-        &self,
-        spec: &BlockSpec,
-        deadline: Deadline,
-    ) -> impl Future<Output = Result<PciPath, PlugError>> + Send;
-
-    /// Unplugs a device with the guest's consent and releases its image.
-    ///
-    /// # Errors
-    /// [`UnplugError`]; the device then still holds its port, and unplugging may be tried again.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not stop the unplugging; call again to learn how it went.
-    fn unplug(
-        &self,
-        id: &DeviceId,
-        deadline: Deadline,
-    ) -> impl Future<Output = Result<(), UnplugError>> + Send;
-}
-
-/// How a machine ended, with the last words of those who may know why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MachineExit {
-    /// How its process ended.
-    pub cause: ExitCause,
-    /// The end of what the hypervisor wrote to its standard error.
-    pub stderr_tail: String,
-    /// The end of what the guest wrote to its console.
-    pub console_tail: String,
-}
-
-/// How the machine's process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitCause {
-    /// By itself, with this code.
-    Exited(i32),
-    /// By this signal.
-    Signaled(i32),
-    /// The system could not tell.
-    Lost,
-}
-
-impl fmt::Display for ExitCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exited(code) => write!(f, "it exited with code {code}"),
-            Self::Signaled(signal) => write!(f, "it was killed by signal {signal}"),
-            Self::Lost => write!(f, "its exit status was lost"),
-        }
-    }
-}
-
-impl fmt::Display for MachineExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.cause)?;
-        for (origin, tail) in
-            [("it said", &self.stderr_tail), ("the guest's console ended with", &self.console_tail)]
-        {
-            if !tail.trim().is_empty() {
-                write!(f, "; {origin}: {}", OneLine(tail))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Several lines as one, for messages.
-struct OneLine<'a>(&'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, line) in self.0.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
-            let separator = if index == 0 { "" } else { " | " };
-            write!(f, "{separator}{}", line.escape_debug())?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_exit_reads_as_one_line() {
-        let exit = MachineExit {
-            cause: ExitCause::Signaled(9),
-            stderr_tail: "one\n\n two \n".into(),
-            console_tail: "\u{1b}[2Jboot\n".into(),
-        };
-        let text = exit.to_string();
-        assert_eq!(
-            text,
-            "it was killed by signal 9; it said: one | two; the guest's console ended with: \\u{1b}[2Jboot"
-        );
-        let silent = MachineExit {
-            cause: ExitCause::Exited(1),
-            stderr_tail: String::new(),
-            console_tail: "\n".into(),
-        };
-        assert_eq!(silent.to_string(), "it exited with code 1");
-    }
 }

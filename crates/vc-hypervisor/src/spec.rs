@@ -27,6 +27,47 @@ pub struct MachineSpec {
     pub hotplug_ports: u8,
     /// An existing, empty directory for the machine's sockets, which nobody else may enter.
     pub runtime_dir: HostPath,
+    /// How many vCPUs it may grow to; fewer than `vcpus` count as `vcpus`.
+    pub max_vcpus: NonZeroU8,
+    /// How its memory may grow.
+    pub memory_growth: MemoryGrowth,
+}
+
+impl MachineSpec {
+    /// A small machine: one vCPU, 256 MiB, eight ports, no growth. Every field may be changed.
+    pub fn new(id: SandboxId, kernel: HostPath, initrd: HostPath, runtime_dir: HostPath) -> Self {
+        Self {
+            id,
+            vcpus: NonZeroU8::MIN,
+            memory: MiB::new(256).expect("not zero"),
+            accelerator: Accelerator::Auto,
+            kernel,
+            initrd,
+            kernel_params: Vec::new(),
+            hotplug_ports: 8,
+            runtime_dir,
+            max_vcpus: NonZeroU8::MIN,
+            memory_growth: MemoryGrowth::None,
+        }
+    }
+}
+
+/// How the memory of a running machine may grow, and shrink again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryGrowth {
+    /// Not at all.
+    #[default]
+    None,
+    /// By DIMMs of whole memory blocks, each plugged and unplugged as one.
+    Dimms {
+        /// The memory it may grow to, that of the start included.
+        most: MiB,
+    },
+    /// By one virtio-mem device, whose size the guest follows in small steps.
+    VirtioMem {
+        /// The memory it may grow to, that of the start included.
+        most: MiB,
+    },
 }
 
 /// What runs the guest's instructions.

@@ -4,12 +4,11 @@
 #![expect(clippy::print_stdout, reason = "an example that is run by hand")]
 
 use std::error::Error;
-use std::num::NonZeroU8;
 use std::time::Duration;
 
-use vc_hypervisor::{Accelerator, Hypervisor, Machine, MachineSpec};
+use vc_hypervisor::{Hypervisor, Machine, MachineSpec};
 use vc_qemu::{Qemu, QemuConfig};
-use vc_types::{Deadline, HostPath, MiB};
+use vc_types::{Deadline, HostPath};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -18,17 +17,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: boot KERNEL INITRD [SECONDS]".into());
     };
     let runtime_dir = tempfile::tempdir()?;
-    let spec = MachineSpec {
-        id: "boot".parse()?,
-        vcpus: NonZeroU8::MIN,
-        memory: MiB::new(256).ok_or("a size")?,
-        accelerator: Accelerator::Auto,
-        kernel: HostPath::new(std::path::absolute(kernel)?)?,
-        initrd: HostPath::new(std::path::absolute(initrd)?)?,
-        kernel_params: Vec::new(),
-        hotplug_ports: 8,
-        runtime_dir: HostPath::new(runtime_dir.path())?,
-    };
+    let file = |path: &String| HostPath::new(std::path::absolute(path)?).map_err(Box::<dyn Error>::from);
+    let dir = HostPath::new(runtime_dir.path())?;
+    let spec = MachineSpec::new("boot".parse()?, file(kernel)?, file(initrd)?, dir);
     let qemu = Qemu::new(QemuConfig::default());
     let machine = qemu.launch(&spec, Deadline::after(Duration::from_secs(30))).await?;
     println!("launched; the agent will answer at {}", machine.agent_address());

@@ -4,35 +4,51 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use vc_device::RootPorts;
-use vc_hypervisor::MachineSpec;
-use vc_types::VsockPort;
+use vc_hypervisor::{MachineSpec, MemoryGrowth};
+use vc_types::{MiB, VsockPort};
 
 use crate::accelerator::Chosen;
+use crate::config::MachineType;
 use crate::vsock::Transport;
 
 /// Where QEMU finds the QMP stream.
 pub(crate) const QMP_FD: RawFd = 3;
 /// Where QEMU finds the other end of the guest's console.
 pub(crate) const CONSOLE_FD: RawFd = 4;
-/// Where QEMU finds the kernel's vhost-vsock, if that is the transport.
-pub(crate) const VHOST_FD: RawFd = 5;
+/// Where QEMU finds the other end of the vsock device: the kernel's vhost-vsock, or the daemon.
+pub(crate) const VSOCK_FD: RawFd = 5;
+/// Where QEMU finds the guest's kernel.
+pub(crate) const KERNEL_FD: RawFd = 6;
+/// Where QEMU finds the guest's initial RAM disk.
+pub(crate) const INITRD_FD: RawFd = 7;
+
+/// How many DIMMs a machine takes; each is a slot in its ACPI tables (QEMU allows 256).
+const DIMM_SLOTS: u32 = 32;
+
+/// The name of the virtio-mem device.
+pub(crate) const VIRTIO_MEM: &str = "virtio-mem";
 
 /// The device number of the vsock device on the root bus; root ports begin at 8.
 const VSOCK_DEVICE: u8 = 2;
 
+/// The device number of the virtio-mem device on the root bus.
+const VIRTIO_MEM_DEVICE: u8 = 3;
+
 /// The whole command line behind the program's name.
 pub(crate) fn command_line(
     spec: &MachineSpec,
+    machine_type: MachineType,
     accelerator: Chosen,
     transport: &Transport,
     ports: &RootPorts,
 ) -> Vec<OsString> {
     let mut args = Args::default();
-    machine(&mut args, spec, accelerator);
+    machine(&mut args, spec, machine_type, accelerator);
+    memory(&mut args, spec);
     isolation(&mut args);
     boot(&mut args, spec, transport);
     control(&mut args);
-    vsock(&mut args, transport);
+    vsock(&mut args, machine_type, transport);
     for port in ports.all() {
         let (name, slot) = (port.name(), port.slot());
         let place = format!("addr={:#x}.{},multifunction=on", slot.device(), slot.function());
@@ -56,19 +72,49 @@ impl Args {
     }
 }
 
-fn machine(args: &mut Args, spec: &MachineSpec, accelerator: Chosen) {
+fn machine(args: &mut Args, spec: &MachineSpec, machine_type: MachineType, accelerator: Chosen) {
     let (accel, cpu) = match accelerator {
         Chosen::Kvm => ("kvm", "host"),
         Chosen::Tcg => ("tcg", "max"),
     };
-    let size = spec.memory;
+    let (vcpus, most) = (spec.vcpus, spec.max_vcpus.max(spec.vcpus));
     args.pair("-name", format!("vc-{}", spec.id));
-    args.pair("-M", format!("q35,accel={accel},memory-backend=mem"));
+    args.pair("-M", format!("{},accel={accel},memory-backend=mem", machine_type.name()));
     args.pair("-cpu", cpu);
-    args.pair("-smp", spec.vcpus.to_string());
-    args.pair("-m", size.to_string());
+    // A socket for each, since that is how they are plugged.
+    let growth = if most > vcpus {
+        format!(",maxcpus={most},sockets={most},cores=1,threads=1")
+    } else {
+        String::new()
+    };
+    args.pair("-smp", format!("{vcpus}{growth}"));
+}
+
+fn memory(args: &mut Args, spec: &MachineSpec) {
+    let size = spec.memory;
+    args.pair(
+        "-m",
+        match spec.memory_growth {
+            MemoryGrowth::None => size.to_string(),
+            MemoryGrowth::Dimms { most } => format!("{size},slots={DIMM_SLOTS},maxmem={}", most.max(size)),
+            MemoryGrowth::VirtioMem { most } => format!("{size},maxmem={}", most.max(size)),
+        },
+    );
     // Shared, since vhost-user devices read and write the guest's memory themselves.
     args.pair("-object", format!("memory-backend-memfd,id=mem,size={size},share=on"));
+    if let MemoryGrowth::VirtioMem { most } = spec.memory_growth
+        && let Some(room) = MiB::new(most.get().saturating_sub(size.get()))
+    {
+        args.pair(
+            "-object",
+            format!("memory-backend-memfd,id={VIRTIO_MEM}-backend,size={room},share=on,reserve=off"),
+        );
+        let place = format!("bus=pcie.0,addr={VIRTIO_MEM_DEVICE:#x}");
+        args.pair(
+            "-device",
+            format!("virtio-mem-pci,id={VIRTIO_MEM},memdev={VIRTIO_MEM}-backend,requested-size=0,{place}"),
+        );
+    }
 }
 
 /// Nothing that was not asked for, and no way out of the process.
@@ -83,13 +129,17 @@ fn boot(args: &mut Args, spec: &MachineSpec, transport: &Transport) {
     // A panic then ends the machine instead of booting it again.
     args.flag("-no-reboot");
     args.pair("-bios", "qboot.rom");
-    args.pair("-kernel", spec.kernel.as_path());
-    args.pair("-initrd", spec.initrd.as_path());
+    // QEMU opens them once more; the way there may be closed to its user.
+    args.pair("-kernel", format!("/proc/self/fd/{KERNEL_FD}"));
+    args.pair("-initrd", format!("/proc/self/fd/{INITRD_FD}"));
     // Self-tests of the kernel's ciphers cost 240 ms of a 1.5 s boot.
     let mut params = vec!["console=ttyS0", "panic=-1", "quiet", "cryptomgr.notests"];
     // The daemon can be spoken to too early, so the agent says when.
     let announce = format!("agent.ready_vport={}", VsockPort::READY.0);
     params.extend(matches!(transport, Transport::Daemon { .. }).then_some(announce.as_str()));
+    // Memory that comes is used at once, and in a way that lets it go again.
+    let grows = spec.memory_growth != MemoryGrowth::None;
+    params.extend(grows.then_some("memhp_default_state=online_movable"));
     params.extend(spec.kernel_params.iter().map(String::as_str));
     args.pair("-append", params.join(" "));
 }
@@ -101,16 +151,14 @@ fn control(args: &mut Args) {
     args.pair("-serial", "chardev:console");
 }
 
-fn vsock(args: &mut Args, transport: &Transport) {
-    let place = format!("bus=pcie.0,addr={VSOCK_DEVICE:#x}");
+fn vsock(args: &mut Args, machine_type: MachineType, transport: &Transport) {
+    let place = format!("bus={},addr={VSOCK_DEVICE:#x}", machine_type.root_bus());
     match transport {
         Transport::Kernel { cid } => {
-            args.pair("-device", format!("vhost-vsock-pci,guest-cid={},vhostfd={VHOST_FD},{place}", cid.0));
+            args.pair("-device", format!("vhost-vsock-pci,guest-cid={},vhostfd={VSOCK_FD},{place}", cid.0));
         }
-        Transport::Daemon { control, .. } => {
-            let mut chardev = OsString::from("socket,id=vsock,path=");
-            chardev.push(control.as_path());
-            args.pair("-chardev", chardev);
+        Transport::Daemon { .. } => {
+            args.pair("-chardev", format!("socket,id=vsock,fd={VSOCK_FD}"));
             args.pair("-device", format!("vhost-user-vsock-pci,chardev=vsock,{place}"));
         }
     }
@@ -120,26 +168,30 @@ fn vsock(args: &mut Args, transport: &Transport) {
 mod tests {
     use super::*;
     use std::num::NonZeroU8;
-    use vc_hypervisor::Accelerator;
     use vc_types::{HostPath, MiB, VsockCid};
 
     fn spec() -> MachineSpec {
-        MachineSpec {
-            id: "web".parse().unwrap(),
-            vcpus: NonZeroU8::new(2).unwrap(),
-            memory: MiB::new(256).unwrap(),
-            accelerator: Accelerator::Auto,
-            kernel: HostPath::new("/g/vmlinux").unwrap(),
-            initrd: HostPath::new("/g/initrd").unwrap(),
-            kernel_params: vec!["agent.log=debug".into()],
-            hotplug_ports: 9,
-            runtime_dir: HostPath::new("/run/vc/web").unwrap(),
-        }
+        let path = |path| HostPath::new(path).unwrap();
+        let dir = path("/run/vc/web");
+        let mut spec = MachineSpec::new("web".parse().unwrap(), path("/g/vmlinux"), path("/g/initrd"), dir);
+        spec.vcpus = NonZeroU8::new(2).unwrap();
+        spec.kernel_params = vec!["agent.log=debug".into()];
+        spec.hotplug_ports = 9;
+        spec
     }
 
     fn lines(accelerator: Chosen, transport: &Transport) -> String {
-        let ports = RootPorts::new(9).unwrap();
-        let args = command_line(&spec(), accelerator, transport, &ports);
+        lines_of(&spec(), MachineType::Q35, accelerator, transport)
+    }
+
+    fn lines_of(
+        spec: &MachineSpec,
+        machine: MachineType,
+        accelerator: Chosen,
+        transport: &Transport,
+    ) -> String {
+        let ports = RootPorts::new(spec.hotplug_ports).unwrap();
+        let args = command_line(spec, machine, accelerator, transport, &ports);
         let text: Vec<_> = args.iter().map(|arg| arg.to_str().unwrap()).collect();
         text.join(" ").replace(" -", "\n-")
     }
@@ -158,5 +210,35 @@ mod tests {
     fn the_command_line_of_a_kvm_machine_with_the_kernels_vsock() {
         let golden = include_str!("../tests/golden/kvm-kernel.txt");
         assert_eq!(lines(Chosen::Kvm, &Transport::Kernel { cid: VsockCid(77) }), golden.trim_end());
+    }
+
+    #[test]
+    fn the_command_line_of_a_machine_that_grows() {
+        let mut spec = spec();
+        spec.max_vcpus = NonZeroU8::new(4).unwrap();
+        spec.hotplug_ports = 1;
+        for (growth, golden) in [
+            (
+                MemoryGrowth::Dimms { most: MiB::new(1024).unwrap() },
+                include_str!("../tests/golden/grows-dimms.txt"),
+            ),
+            (
+                MemoryGrowth::VirtioMem { most: MiB::new(1024).unwrap() },
+                include_str!("../tests/golden/grows-virtio-mem.txt"),
+            ),
+        ] {
+            spec.memory_growth = growth;
+            let kernel = Transport::Kernel { cid: VsockCid(77) };
+            assert_eq!(lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel), golden.trim_end());
+        }
+    }
+
+    #[test]
+    fn the_command_line_of_a_conventional_machine() {
+        let mut spec = spec();
+        spec.hotplug_ports = 0;
+        let kernel = Transport::Kernel { cid: VsockCid(77) };
+        let golden = include_str!("../tests/golden/i440fx.txt");
+        assert_eq!(lines_of(&spec, MachineType::I440fx, Chosen::Tcg, &kernel), golden.trim_end());
     }
 }

@@ -1,31 +1,38 @@
-//! From a spec to a machine that takes commands.
+//! From a spec to a machine that takes commands, in phases: prepared, spawned, connected.
+//!
+//! Each phase consumes the one before, so that nothing can be asked of a machine that is not there yet.
+//! Dropping one ends what it holds.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::time::Duration;
 
 use command_fds::FdMapping;
-use nix::fcntl::OFlag;
 use tokio::net::UnixStream;
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 use vc_device::RootPorts;
-use vc_hypervisor::{Hypervisor, LaunchError, MachineExit, MachineSpec};
+use vc_hypervisor::{ExitCause, Hypervisor, LaunchError, MachineExit, MachineSpec};
 use vc_types::{Deadline, HostPath};
 
-use crate::accelerator;
-use crate::args::{CONSOLE_FD, QMP_FD, VHOST_FD, command_line};
-use crate::config::QemuConfig;
-use crate::machine::{QEMU, QemuMachine, Shared};
-use crate::process::Process;
-use crate::qmp::Qmp;
+use crate::accelerator::{self, Chosen};
+use crate::args::{CONSOLE_FD, INITRD_FD, KERNEL_FD, QMP_FD, VSOCK_FD, command_line};
+use crate::config::{QemuConfig, User};
+use crate::image::{self, Image};
+use crate::machine::{QEMU, QemuMachine};
+use crate::process::{Bonds, Process};
+use crate::qmp::{Qmp, QmpError};
+use crate::sys::Identity;
 use crate::tail::Tail;
-use crate::vsock::{self, END_TIME};
+use crate::vsock::{self, END_TIME, Vsock};
 
 /// How much of the guest's console is kept.
 const CONSOLE_KEPT: usize = 16 << 10;
+
+/// How long the end of a QEMU whose stream ended may take to be noticed.
+const REAP_TIME: Duration = Duration::from_secs(1);
 
 /// QEMU as a hypervisor.
 #[derive(Clone, Debug, Default)]
@@ -44,99 +51,181 @@ impl Hypervisor for Qemu {
     type Machine = QemuMachine;
 
     async fn launch(&self, spec: &MachineSpec, deadline: Deadline) -> Result<QemuMachine, LaunchError> {
-        readable("kernel", &spec.kernel)?;
-        readable("initrd", &spec.initrd)?;
-        let accelerator = accelerator::choose(spec.accelerator)?;
-        let ports = RootPorts::new(spec.hotplug_ports)?;
-        let mut vsock = vsock::prepare(&self.config, &spec.runtime_dir, deadline).await?;
-        let args = command_line(spec, accelerator, &vsock.transport, &ports);
-        let outcome = match self.spawn(args, vsock.vhost.take()) {
-            Err(error) => Err(error),
-            Ok(mut spawned) => match spawned.negotiate(deadline).await {
-                Ok(qmp) => return Ok(QemuMachine::new(Shared::new(spawned, vsock, qmp, ports))),
-                Err(error) => {
-                    spawned.qemu.end(Deadline::after(END_TIME)).await;
-                    Err(error)
-                }
-            },
-        };
-        // The first error counts; what the end of the helper meets, its drop says.
-        let _ = vsock.end(Deadline::after(END_TIME)).await;
-        outcome
+        let prepared = Prepared::new(&self.config, spec, deadline).await?;
+        let spawned = prepared.spawn(&self.config).await?;
+        let connected = spawned.connect(deadline).await?;
+        Ok(QemuMachine::new(connected, spec))
     }
 }
 
-/// QEMU runs and has not been spoken to. Dropping this kills it.
+/// Everything that QEMU will be given; its helper runs.
 #[derive(Debug)]
-pub(crate) struct Spawned {
-    pub(crate) qemu: Process,
-    pub(crate) console: Tail,
-    control: Option<UnixStream>,
+struct Prepared {
+    args: Vec<OsString>,
+    dir: HostPath,
+    image: Image,
+    vsock: Vsock,
+    ports: RootPorts,
+    accelerator: Chosen,
 }
 
-impl Qemu {
-    fn spawn(&self, args: Vec<OsString>, vhost: Option<OwnedFd>) -> Result<Spawned, LaunchError> {
+impl Prepared {
+    async fn new(config: &QemuConfig, spec: &MachineSpec, deadline: Deadline) -> Result<Self, LaunchError> {
+        let machine = config.machine_type;
+        if let Some(reason) = machine.objection(spec) {
+            return Err(LaunchError::MachineType { machine: machine.name(), reason });
+        }
+        let image = image::open(spec, config.user)?;
+        let accelerator = accelerator::choose(spec.accelerator, config.user)?;
+        let ports = RootPorts::new(spec.hotplug_ports)?;
+        let vsock = vsock::prepare(config, &spec.runtime_dir, deadline).await?;
+        let args = command_line(spec, machine, accelerator, &vsock.transport, &ports);
+        Ok(Self { args, dir: spec.runtime_dir.clone(), image, vsock, ports, accelerator })
+    }
+
+    async fn spawn(mut self, config: &QemuConfig) -> Result<Spawned, LaunchError> {
+        match self.exec(config) {
+            Ok((qemu, control, console, listening)) => {
+                let Self { vsock, ports, accelerator, .. } = self;
+                Ok(Spawned { qemu, control, console, listening, vsock, ports, accelerator })
+            }
+            Err(error) => {
+                end_helper(&self.vsock).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn exec(
+        &mut self,
+        config: &QemuConfig,
+    ) -> Result<(Process, UnixStream, Tail, JoinHandle<()>), LaunchError> {
         let host = |step| move |source: io::Error| LaunchError::Host { step, source };
         let (control, qmp_end) = StdUnixStream::pair().map_err(host("make a socket pair for QMP"))?;
         let (console_end, serial_end) =
             StdUnixStream::pair().map_err(host("make a socket pair for the console"))?;
-        let console = follow_console(console_end).map_err(host("read the guest's console"))?;
-        let inherit = |fd: OwnedFd, child_fd| FdMapping { parent_fd: fd, child_fd };
-        let mut fds = vec![inherit(qmp_end.into(), QMP_FD), inherit(serial_end.into(), CONSOLE_FD)];
-        fds.extend(vhost.map(|vhost| inherit(vhost, VHOST_FD)));
+        let (console, listening) = follow_console(console_end).map_err(host("read the guest's console"))?;
         let control = into_tokio(control).map_err(host("open the QMP socket"))?;
-        let mut command = Command::new(&self.config.program);
-        command.args(args);
+        let identity = config.user.map(|user| identity(user, self.accelerator)).transpose();
+        let identity = identity.map_err(host("look at /dev/kvm"))?;
+        let mut command = Command::new(&config.program);
+        // Whoever looks for what belongs to the machine finds it there.
+        command.args(&self.args).current_dir(&self.dir);
+        let fds = self.fds(qmp_end.into(), serial_end.into()).map_err(host("copy a descriptor"))?;
+        let bonds = Bonds { die_with_parent: config.die_with_parent, identity };
         tracing::info!(milestone = "exec qemu", "QEMU is being started");
-        let qemu = Process::spawn(command, fds, self.config.die_with_parent).map_err(|source| {
+        let qemu = Process::spawn(command, fds, &bonds).map_err(|source| {
             if source.kind() != io::ErrorKind::NotFound {
                 return LaunchError::Host { step: "start QEMU", source };
             }
             LaunchError::ProgramMissing {
-                program: self.config.program.display().to_string(),
+                program: config.program.display().to_string(),
                 remedy: "install QEMU (Debian: qemu-system-x86), or name another with --qemu",
             }
         })?;
-        Ok(Spawned { qemu, console, control: Some(control) })
+        Ok((qemu, control, console, listening))
     }
+
+    /// What QEMU inherits, each under the number that its command line names.
+    fn fds(&mut self, qmp: OwnedFd, console: OwnedFd) -> io::Result<Vec<FdMapping>> {
+        let inherit = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
+        let mut fds = vec![
+            inherit(qmp, QMP_FD),
+            inherit(console, CONSOLE_FD),
+            inherit(self.image.kernel.try_clone()?, KERNEL_FD),
+            inherit(self.image.initrd.try_clone()?, INITRD_FD),
+        ];
+        fds.extend(self.vsock.device.take().map(|device| inherit(device, VSOCK_FD)));
+        Ok(fds)
+    }
+}
+
+/// QEMU runs and has not been spoken to.
+#[derive(Debug)]
+struct Spawned {
+    qemu: Process,
+    control: UnixStream,
+    console: Tail,
+    listening: JoinHandle<()>,
+    vsock: Vsock,
+    ports: RootPorts,
+    accelerator: Chosen,
+}
+
+/// QEMU takes commands.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) qemu: Process,
+    pub(crate) qmp: Qmp,
+    pub(crate) console: Tail,
+    /// Ends with the console.
+    pub(crate) listening: JoinHandle<()>,
+    pub(crate) vsock: Vsock,
+    pub(crate) ports: RootPorts,
+    pub(crate) accelerator: Chosen,
 }
 
 impl Spawned {
     /// Opens QMP; QEMU's own death is the better answer when both fail.
-    async fn negotiate(&mut self, deadline: Deadline) -> Result<Qmp, LaunchError> {
-        let stream = self.control.take().expect("negotiated once");
-        tokio::select! {
+    async fn connect(self, deadline: Deadline) -> Result<Connected, LaunchError> {
+        let Self { qemu, control, console, listening, vsock, ports, accelerator } = self;
+        let failure = tokio::select! {
             biased;
-            cause = self.qemu.exited() => Err(self.ended(cause)),
-            qmp = Qmp::connect(stream, deadline) => match qmp {
-                Ok(qmp) => Ok(qmp),
-                Err(error) => Err(self.explain(error, deadline).await),
+            cause = qemu.exited() => Failure::Ended(cause),
+            qmp = Qmp::connect(control, deadline) => match qmp {
+                Ok(qmp) => return Ok(Connected { qemu, qmp, console, listening, vsock, ports, accelerator }),
+                Err(error) => Failure::Unreachable(error),
             },
-        }
+        };
+        let error = failure.explain(&qemu, &console, deadline).await;
+        // The first error counts.
+        let _ = qemu.end(Deadline::after(END_TIME)).await;
+        end_helper(&vsock).await;
+        Err(error)
     }
+}
 
+/// Why QEMU takes no commands.
+enum Failure {
+    Ended(ExitCause),
+    Unreachable(QmpError),
+}
+
+impl Failure {
     /// A closed stream usually means that QEMU is about to be reaped; then its last words say why.
-    async fn explain(&self, error: crate::qmp::QmpError, deadline: Deadline) -> LaunchError {
-        let grace = deadline.at_most(std::time::Duration::from_secs(1));
-        match tokio::time::timeout(grace.remaining(), self.qemu.exited()).await {
-            Ok(cause) => self.ended(cause),
-            Err(_) => LaunchError::Control(error.into()),
-        }
-    }
-
-    fn ended(&self, cause: vc_hypervisor::ExitCause) -> LaunchError {
-        let exit =
-            MachineExit { cause, stderr_tail: self.qemu.stderr_tail(), console_tail: self.console.text() };
+    async fn explain(self, qemu: &Process, console: &Tail, deadline: Deadline) -> LaunchError {
+        let cause = match self {
+            Self::Ended(cause) => cause,
+            Self::Unreachable(error) => {
+                let grace = deadline.at_most(REAP_TIME);
+                match tokio::time::timeout(grace.remaining(), qemu.exited()).await {
+                    Ok(cause) => cause,
+                    Err(_) => return LaunchError::Control(error.into()),
+                }
+            }
+        };
+        let exit = MachineExit {
+            cause,
+            shutdown: None,
+            stderr_tail: qemu.stderr_tail(),
+            console_tail: console.text(),
+        };
         LaunchError::Exited { program: QEMU, exit }
     }
 }
 
-fn readable(what: &'static str, path: &HostPath) -> Result<(), LaunchError> {
-    let image = |source| LaunchError::Image { what, path: path.clone(), source };
-    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(image)?;
-    let metadata = file.metadata().map_err(image)?;
-    if metadata.is_file() { Ok(()) } else { Err(image(io::Error::other("not a regular file"))) }
+/// The error that counts is another; what the end of the helper meets, its drop says.
+async fn end_helper(vsock: &Vsock) {
+    let _ = vsock.end(Deadline::after(END_TIME)).await;
+}
+
+/// With KVM, a user needs the group that may open its device.
+fn identity(user: User, accelerator: Chosen) -> io::Result<Identity> {
+    let groups = match accelerator {
+        Chosen::Kvm => vec![accelerator::kvm_group()?],
+        Chosen::Tcg => Vec::new(),
+    };
+    Ok(Identity { user, groups: groups.into_iter().filter(|group| group.as_raw() != 0).collect() })
 }
 
 fn into_tokio(stream: StdUnixStream) -> io::Result<UnixStream> {
@@ -144,11 +233,11 @@ fn into_tokio(stream: StdUnixStream) -> io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-fn follow_console(end: StdUnixStream) -> io::Result<Tail> {
+fn follow_console(end: StdUnixStream) -> io::Result<(Tail, JoinHandle<()>)> {
     let stream = into_tokio(end)?;
     let console = Tail::new(CONSOLE_KEPT);
     // With `quiet`, the first to write to the console is the guest's init.
     let first = || tracing::info!(milestone = "guest console", "the guest's console spoke");
-    tokio::spawn(console.clone().follow(stream, first));
-    Ok(console)
+    let listening = tokio::spawn(console.clone().follow(stream, first));
+    Ok((console, listening))
 }

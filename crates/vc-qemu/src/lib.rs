@@ -14,15 +14,20 @@
 mod accelerator;
 mod args;
 mod config;
+mod control;
+mod end;
+mod image;
 mod launch;
 mod machine;
 mod plug;
 mod process;
 mod qmp;
+mod resize;
+mod statistics;
 mod sys;
 mod tail;
 mod vsock;
 
-pub use config::QemuConfig;
+pub use config::{MachineType, QemuConfig, User};
 pub use launch::Qemu;
 pub use machine::QemuMachine;

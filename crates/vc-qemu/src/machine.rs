@@ -1,19 +1,25 @@
 //! A running QEMU.
 
+use std::num::NonZeroU8;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, Semaphore, watch};
 use vc_device::{BlockSpec, RootPorts};
-use vc_hypervisor::{ExitCause, Hotplug, Machine, MachineExit, PlugError, StopError, UnplugError};
-use vc_types::{AgentAddress, Deadline, DeviceId, PciPath};
+use vc_hypervisor::{
+    Capabilities, ControlError, Hotplug, Machine, MachineExit, MachineSpec, PlugError, Resize, ResizeError,
+    Statistics, StopError, UnplugError,
+};
+use vc_types::{AgentAddress, Deadline, DeviceId, MiB, PciPath};
 
-use crate::launch::Spawned;
-use crate::plug;
+use crate::accelerator::Chosen;
+use crate::launch::Connected;
 use crate::process::Process;
 use crate::qmp::Qmp;
+use crate::resize::Limits;
 use crate::tail::Tail;
-use crate::vsock::{DAEMON, Vsock};
+use crate::vsock::Vsock;
+use crate::{control, end, plug, resize, statistics};
 
 /// The name that errors give QEMU.
 pub(crate) const QEMU: &str = "QEMU";
@@ -30,75 +36,63 @@ pub struct QemuMachine {
 pub(crate) struct Shared {
     pub(crate) qmp: Qmp,
     pub(crate) next_fdset: AtomicI64,
+    pub(crate) qemu: Process,
+    pub(crate) vsock: Vsock,
+    pub(crate) console: Tail,
+    pub(crate) accelerator: Chosen,
+    pub(crate) capabilities: OnceCell<Capabilities>,
+    /// How far it can be resized.
+    pub(crate) limits: Limits,
+    /// Held by whoever resizes it.
+    pub(crate) resizing: Semaphore,
     ports: Mutex<RootPorts>,
-    qemu: Process,
-    vsock: Vsock,
-    console: Tail,
-    exit: watch::Sender<Option<MachineExit>>,
+    exit: watch::Receiver<Option<MachineExit>>,
 }
 
 impl Shared {
-    pub(crate) fn new(spawned: Spawned, vsock: Vsock, qmp: Qmp, ports: RootPorts) -> Self {
-        let Spawned { qemu, console, .. } = spawned;
-        Self {
-            qmp,
-            next_fdset: AtomicI64::new(0),
-            ports: Mutex::new(ports),
-            qemu,
-            vsock,
-            console,
-            exit: watch::channel(None).0,
-        }
-    }
-
     pub(crate) fn ports(&self) -> MutexGuard<'_, RootPorts> {
         self.ports.lock().expect("nothing panics while it holds the ports")
     }
 
-    /// Waits for QEMU's end; a helper's end brings it about, since nothing works without it.
+    /// Waits for the machine's end. All callers are told the same.
     pub(crate) async fn exited(&self) -> MachineExit {
-        let helper_ended = async {
-            match &self.vsock.daemon {
-                Some(daemon) => daemon.exited().await,
-                None => std::future::pending().await,
-            }
-        };
-        let cause = tokio::select! {
-            biased;
-            cause = self.qemu.exited() => cause,
-            _ = helper_ended => {
-                self.qemu.kill();
-                self.qemu.exited().await
-            }
-        };
-        self.conclude(cause)
-    }
-
-    /// The exit as it was first told: all callers get the same. To be called before the helper is
-    /// ended, whose own end counts as a cause.
-    fn conclude(&self, cause: ExitCause) -> MachineExit {
-        let describe = || {
-            let mut stderr_tail = self.qemu.stderr_tail();
-            if let Some((how, words)) =
-                self.vsock.daemon.as_ref().and_then(|d| Some((d.ended()?, d.stderr_tail())))
-            {
-                stderr_tail.push_str(&format!("\n{DAEMON} ended first: {how}\n{words}"));
-            }
-            MachineExit { cause, stderr_tail, console_tail: self.console.text() }
-        };
-        self.exit.send_if_modified(|known| {
-            let first = known.is_none();
-            known.get_or_insert_with(describe);
-            first
-        });
-        self.exit.borrow().clone().expect("set above")
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(known) => known.clone().expect("waited until it is some"),
+            // The task that watches has ended with the runtime.
+            Err(_) => end::lost(self),
+        }
     }
 }
 
 impl QemuMachine {
-    pub(crate) fn new(shared: Shared) -> Self {
-        let address = shared.vsock.transport.agent_address();
-        Self { shared: Arc::new(shared), address }
+    pub(crate) fn new(connected: Connected, spec: &MachineSpec) -> Self {
+        let Connected { qemu, qmp, console, listening, vsock, ports, accelerator } = connected;
+        let address = vsock.transport.agent_address();
+        let (sender, exit) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            qmp,
+            next_fdset: AtomicI64::new(0),
+            qemu,
+            vsock,
+            console,
+            accelerator,
+            capabilities: OnceCell::new(),
+            limits: Limits::of(spec),
+            resizing: Semaphore::new(1),
+            ports: Mutex::new(ports),
+            exit,
+        });
+        tokio::spawn(end::watch(shared.clone(), listening, sender));
+        Self { shared, address }
+    }
+}
+
+impl Drop for QemuMachine {
+    fn drop(&mut self) {
+        // Tasks still hold it; they end because the processes do.
+        self.shared.qemu.kill();
+        self.shared.vsock.abandon();
     }
 }
 
@@ -107,16 +101,39 @@ impl Machine for QemuMachine {
         &self.address
     }
 
+    fn console_tail(&self) -> String {
+        self.shared.console.text()
+    }
+
+    async fn capabilities(&self, deadline: Deadline) -> Result<Capabilities, ControlError> {
+        control::capabilities(&self.shared, deadline).await
+    }
+
+    async fn statistics(&self, deadline: Deadline) -> Result<Statistics, ControlError> {
+        statistics::statistics(&self.shared, deadline).await
+    }
+
+    async fn pause(&self, deadline: Deadline) -> Result<(), ControlError> {
+        control::pause(&self.shared, deadline).await
+    }
+
+    async fn resume(&self, deadline: Deadline) -> Result<(), ControlError> {
+        control::resume(&self.shared, deadline).await
+    }
+
     async fn exited(&self) -> MachineExit {
         self.shared.exited().await
     }
 
+    async fn power_down(&self, grace: Deadline, deadline: Deadline) -> Result<MachineExit, StopError> {
+        end::press_power_button(&self.shared, grace).await;
+        self.stop(deadline).await
+    }
+
     async fn stop(&self, deadline: Deadline) -> Result<MachineExit, StopError> {
-        let Shared { qemu, vsock, .. } = &*self.shared;
-        // QEMU first: it is of use without its helper for a moment, but not the other way round.
-        let ended = qemu.end(deadline).await.map(|cause| self.shared.conclude(cause));
-        vsock.end(deadline).await?;
-        ended.ok_or(StopError::StillRunning { program: QEMU, pid: qemu.pid() })
+        let work = end::stop(self.shared.clone(), deadline);
+        // A task of its own, so that the machine ends even if the caller leaves.
+        tokio::spawn(work).await.expect("stopping does not panic and is not aborted")
     }
 }
 
@@ -130,5 +147,17 @@ impl Hotplug for QemuMachine {
     async fn unplug(&self, id: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
         let work = plug::unplug(self.shared.clone(), id.clone(), deadline);
         tokio::spawn(work).await.expect("unplugging does not panic and is not aborted")
+    }
+}
+
+impl Resize for QemuMachine {
+    async fn resize_vcpus(&self, wanted: NonZeroU8, deadline: Deadline) -> Result<NonZeroU8, ResizeError> {
+        let work = resize::vcpus(self.shared.clone(), wanted, deadline);
+        tokio::spawn(work).await.expect("resizing does not panic and is not aborted")
+    }
+
+    async fn resize_memory(&self, wanted: MiB, deadline: Deadline) -> Result<MiB, ResizeError> {
+        let work = resize::memory(self.shared.clone(), wanted, deadline);
+        tokio::spawn(work).await.expect("resizing does not panic and is not aborted")
     }
 }

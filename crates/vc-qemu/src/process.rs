@@ -13,14 +13,22 @@ use tokio::sync::watch;
 use vc_hypervisor::ExitCause;
 use vc_types::Deadline;
 
-use crate::sys;
+use crate::sys::{self, Identity};
 use crate::tail::Tail;
 
 /// How much of a child's standard error is kept.
 const STDERR_KEPT: usize = 4096;
 
 /// How long its last words may take to arrive once it has ended.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// As whom a child runs, and how it is bound to this process.
+#[derive(Clone, Debug)]
+pub(crate) struct Bonds {
+    pub(crate) die_with_parent: bool,
+    /// This process's own, if none.
+    pub(crate) identity: Option<Identity>,
+}
 
 /// A child that is killed when this value is dropped.
 #[derive(Debug)]
@@ -35,17 +43,17 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command` with the descriptors of `fds`, an empty standard input, no standard output,
     /// and its standard error kept.
-    pub(crate) fn spawn(
-        mut command: Command,
-        fds: Vec<FdMapping>,
-        die_with_parent: bool,
-    ) -> io::Result<Self> {
+    pub(crate) fn spawn(mut command: Command, fds: Vec<FdMapping>, bonds: &Bonds) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         // Ctrl-C at a terminal goes to a whole process group; it is for whoever owns the machine to decide
         // what it means.
         command.process_group(0);
         command.fd_mappings(fds).map_err(io::Error::other)?;
-        if die_with_parent {
+        // First the user: a change of it would undo the second.
+        if let Some(identity) = &bonds.identity {
+            sys::become_user(&mut command, identity.clone());
+        }
+        if bonds.die_with_parent {
             sys::kill_on_parent_death(&mut command);
         }
         let mut child = command.spawn()?;
@@ -124,7 +132,8 @@ mod tests {
     fn shell(script: &str) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Process::spawn(command, Vec::new(), true).unwrap()
+        let bonds = Bonds { die_with_parent: true, identity: None };
+        Process::spawn(command, Vec::new(), &bonds).unwrap()
     }
 
     #[tokio::test]

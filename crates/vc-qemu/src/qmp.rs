@@ -1,15 +1,17 @@
 //! QMP: one task owns the stream and is never cancelled in mid-command.
 //!
 //! A caller's deadline ends the caller's wait, not the command: the reply still comes, is matched by
-//! its id and dropped, and no other command can get it. Commands and replies are `qapi`'s types; the
+//! its id and dropped, and no other command can get it. A command that nobody waits for any more when its
+//! turn comes is never sent. Commands and replies are `qapi`'s types; the
 //! reading of lines is our own, since `qapi`'s stream ends with an error at an event it does not know,
 //! and every release of QEMU adds some.
 //!
 //! Sources: QEMU's `docs/interop/qmp-spec`.
 
 mod connection;
-mod unplugs;
+mod events;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -20,13 +22,28 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use vc_types::{Deadline, DeviceId};
 
-pub(crate) use unplugs::UnplugOutcome;
+pub(crate) use events::{Events, UnplugOutcome};
 
-use connection::{Connection, Request};
-use unplugs::Unplugs;
+use connection::{Connection, Refusal, Request};
 
 /// How many commands may wait for the task; more wait at the door, within their deadlines.
 const QUEUE: usize = 32;
+
+/// The oldest QEMU that is spoken to. What it lacks, nobody has tried.
+const OLDEST: Version = Version { major: 7, minor: 2 };
+
+/// A release of QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version {
+    pub(crate) major: i64,
+    pub(crate) minor: i64,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
 
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +63,17 @@ pub(crate) enum QmpError {
     /// The greeting did not come or was none.
     #[error("QEMU did not greet")]
     Greeting(#[source] io::Error),
+    /// The greeting is that of a release that is too old.
+    #[error("this is QEMU {0}; install {OLDEST} or later")]
+    TooOld(Version),
 }
 
 /// A handle to the task; cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Qmp {
     requests: mpsc::Sender<Request>,
-    unplugs: Unplugs,
+    events: Events,
+    version: Version,
 }
 
 impl Qmp {
@@ -60,15 +81,35 @@ impl Qmp {
     pub(crate) async fn connect(stream: UnixStream, deadline: Deadline) -> Result<Self, QmpError> {
         let mut connection = Connection::new(stream);
         let greeting = tokio::time::timeout(deadline.remaining(), connection.greeting()).await;
-        greeting
+        let greeting = greeting
             .map_err(|_| QmpError::Greeting(io::ErrorKind::TimedOut.into()))?
             .map_err(QmpError::Greeting)?;
+        let release = greeting.QMP.version.qemu;
+        let version = Version { major: release.major, minor: release.minor };
+        if version < OLDEST {
+            return Err(QmpError::TooOld(version));
+        }
         let (requests, receiver) = mpsc::channel(QUEUE);
-        let unplugs = Unplugs::default();
-        tokio::spawn(connection.run(receiver, unplugs.clone()));
-        let qmp = Self { requests, unplugs };
+        let events = Events::default();
+        tokio::spawn(connection.run(receiver, events.clone()));
+        let qmp = Self { requests, events, version };
         qmp.execute(qapi::qmp::qmp_capabilities { enable: None }, deadline).await?;
         Ok(qmp)
+    }
+
+    /// The release of QEMU, as its greeting had it.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Resolves when the stream has ended: QEMU has, or what it sends cannot be read.
+    pub(crate) async fn closed(&self) {
+        self.requests.closed().await;
+    }
+
+    /// For waiters other than those of [`Qmp::expect_unplug`].
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Runs a command.
@@ -104,7 +145,7 @@ impl Qmp {
     /// Resolves when QEMU has let go of `device`, or the guest refused. To be called before
     /// `device_del` is sent, so that the event cannot come unheard.
     pub(crate) fn expect_unplug(&self, device: &DeviceId) -> oneshot::Receiver<UnplugOutcome> {
-        self.unplugs.expect(device)
+        self.events.expect_unplug(device)
     }
 
     async fn call<C: QmpCommand>(
@@ -130,11 +171,9 @@ impl Qmp {
             match answered.await {
                 Err(_) => Err(closed),
                 Ok(Ok(value)) => Ok(value),
-                Ok(Err(error)) => Err(QmpError::Refused {
-                    command: name,
-                    not_found: error.class == qapi::ErrorClass::DeviceNotFound,
-                    description: error.desc,
-                }),
+                Ok(Err(Refusal { not_found, description })) => {
+                    Err(QmpError::Refused { command: name, not_found, description })
+                }
             }
         };
         let late = QmpError::Deadline { command: name };

@@ -9,10 +9,12 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setgroups, setresgid, setresuid};
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 use vc_types::VsockCid;
+
+use crate::config::User;
 
 /// Makes the kernel kill the child when the thread that spawned it ends (prctl(2),
 /// `PR_SET_PDEATHSIG`). The threads of a tokio runtime last as long as the runtime.
@@ -25,6 +27,29 @@ pub(crate) fn kill_on_parent_death(command: &mut Command) {
     // SAFETY: between fork and exec the closure makes two system calls and compares a number; it
     // neither allocates nor takes a lock.
     unsafe { command.pre_exec(move || set(parent)) };
+}
+
+/// Who a process is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) user: User,
+    /// The groups it is in besides its own.
+    pub(crate) groups: Vec<Gid>,
+}
+
+/// Makes the child run as somebody else, for good. To be called before [`kill_on_parent_death`], which a
+/// change of the user undoes (prctl(2), `PR_SET_PDEATHSIG`).
+pub(crate) fn become_user(command: &mut Command, identity: Identity) {
+    let become_it = move || -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(identity.user.uid), Gid::from_raw(identity.user.gid));
+        setgroups(&identity.groups)?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes three system calls with values that it owns; it
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(become_it) };
 }
 
 /// Gives an open `/dev/vhost-vsock` the guest's context id; `EADDRINUSE` when another guest has it.

@@ -1,19 +1,19 @@
 //! How host and guest talk: the kernel's vhost-vsock, or a daemon where the host has none.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio::process::Command;
 use vc_hypervisor::{LaunchError, MachineExit, StopError};
 use vc_types::{AgentAddress, Deadline, HostPath, VsockCid, VsockPort};
 
-use crate::config::QemuConfig;
-use crate::process::Process;
-use crate::sys::NewFiles;
+use crate::config::{QemuConfig, User};
+use crate::process::{Bonds, Process};
+use crate::sys::{Identity, NewFiles};
 
 /// The name that errors give the daemon.
 pub(crate) const DAEMON: &str = "vhost-device-vsock";
@@ -22,6 +22,10 @@ const INSTALL_DAEMON: &str = "this host has no /dev/vhost-vsock that opens; inst
 
 /// How long a killed process may take to end when a launch failed.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
+
+/// The sockets' names in their directory.
+const CONTROL: &str = "vsock.sock";
+const AGENT: &str = "agent.sock";
 
 /// A Unix socket's path holds at most 107 bytes and a NUL (unix(7)).
 /// Clients of the guest's ports append `_` and a port number to it.
@@ -32,7 +36,7 @@ const LONGEST_SOCKET_PATH: usize = 107 - "_4294967295".len();
 pub(crate) enum Transport {
     /// `/dev/vhost-vsock`.
     Kernel { cid: VsockCid },
-    /// `vhost-device-vsock`: QEMU connects to `control`, clients of the guest to `agent`.
+    /// `vhost-device-vsock`: the device's other end is `control`, clients of the guest connect to `agent`.
     Daemon { control: HostPath, agent: HostPath },
 }
 
@@ -57,9 +61,11 @@ impl Transport {
 #[derive(Debug)]
 pub(crate) struct Vsock {
     pub(crate) transport: Transport,
-    /// The kernel's device with its context id set, for QEMU to inherit.
-    pub(crate) vhost: Option<OwnedFd>,
+    /// For QEMU to inherit: the kernel's device with its context id set, or a connection to the daemon.
+    pub(crate) device: Option<OwnedFd>,
     pub(crate) daemon: Option<Process>,
+    /// The directory that was made for the sockets, if one was.
+    dir: Option<HostPath>,
 }
 
 impl Vsock {
@@ -70,24 +76,41 @@ impl Vsock {
         {
             return Err(StopError::StillRunning { program: DAEMON, pid: daemon.pid() });
         }
-        self.transport.remove_sockets()
+        self.remove_files()
+    }
+
+    /// Kills the daemon and removes the sockets, without waiting.
+    pub(crate) fn abandon(&self) {
+        if let Some(daemon) = &self.daemon {
+            // Before its sockets go, or it could make them again.
+            daemon.kill();
+        }
+        if let Err(error) = self.remove_files() {
+            tracing::warn!(%error, "a dropped machine left a file");
+        }
+    }
+
+    fn remove_files(&self) -> Result<(), StopError> {
+        self.transport.remove_sockets()?;
+        match &self.dir {
+            Some(dir) => removed(dir, fs::remove_dir_all(dir)),
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for Vsock {
     fn drop(&mut self) {
-        if let Some(daemon) = &self.daemon {
-            // Before its sockets go, or it could make them again.
-            daemon.kill();
-        }
-        if let Err(error) = self.transport.remove_sockets() {
-            tracing::warn!(%error, "a dropped machine left a file");
-        }
+        self.abandon();
     }
 }
 
 fn remove(path: &HostPath) -> Result<(), StopError> {
-    match fs::remove_file(path) {
+    removed(path, fs::remove_file(path))
+}
+
+fn removed(path: &HostPath, result: io::Result<()>) -> Result<(), StopError> {
+    match result {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(StopError::Leftover { path: path.clone(), source })
         }
@@ -102,16 +125,22 @@ pub(crate) async fn prepare(
     deadline: Deadline,
 ) -> Result<Vsock, LaunchError> {
     if let Ok((cid, vhost)) = kernel::claim() {
-        return Ok(Vsock { transport: Transport::Kernel { cid }, vhost: Some(vhost), daemon: None });
+        let transport = Transport::Kernel { cid };
+        return Ok(Vsock { transport, device: Some(vhost), daemon: None, dir: None });
     }
-    let (control, agent) = (socket(dir, "vsock.sock")?, socket(dir, "agent.sock")?);
+    let own = config.user.map(|user| make_dir(dir, user)).transpose()?;
+    let dir = own.as_ref().unwrap_or(dir);
+    let (control, agent) = (socket(dir, CONTROL)?, socket(dir, AGENT)?);
     let news = NewFiles::watch(dir.as_path());
     let news = news.map_err(|source| LaunchError::Host { step: "watch the runtime directory", source })?;
-    let daemon = spawn_daemon(config, &control, &agent)?;
+    let daemon = spawn_daemon(config, dir)?;
     let transport = Transport::Daemon { control, agent };
-    let vsock = Vsock { transport, vhost: None, daemon: Some(daemon) };
+    let mut vsock = Vsock { transport, device: None, daemon: Some(daemon), dir: own };
     match vsock.ready(&news, deadline).await {
-        Ok(()) => Ok(vsock),
+        Ok(device) => {
+            vsock.device = Some(device);
+            Ok(vsock)
+        }
         Err(error) => {
             // The first error counts; what the end of the daemon meets, the drop says.
             let _ = vsock.end(Deadline::after(END_TIME)).await;
@@ -120,26 +149,36 @@ pub(crate) async fn prepare(
     }
 }
 
+/// A directory below `runtime_dir` in which `user` may make sockets, and nobody else may anything.
+fn make_dir(runtime_dir: &HostPath, user: User) -> Result<HostPath, LaunchError> {
+    let host = |source| LaunchError::Host { step: "make a directory for the daemon's sockets", source };
+    let dir = HostPath::new(runtime_dir.as_path().join("vsock")).expect("below an absolute path");
+    fs::DirBuilder::new().mode(0o700).create(&dir).map_err(host)?;
+    let owned = std::os::unix::fs::chown(&dir, Some(user.uid), Some(user.gid));
+    if owned.is_err() {
+        // It is empty, and the error that counts is the other one.
+        let _ = fs::remove_dir(&dir);
+    }
+    owned.map_err(host)?;
+    Ok(dir)
+}
+
 fn socket(dir: &HostPath, name: &str) -> Result<HostPath, LaunchError> {
     let path = dir.as_path().join(name);
-    let fits = path.as_os_str().len() <= LONGEST_SOCKET_PATH;
-    // The daemon and QEMU read their options as lists split at commas.
-    let plain = !path.as_os_str().as_bytes().contains(&b',');
-    if fits && plain {
+    if path.as_os_str().len() <= LONGEST_SOCKET_PATH {
         return Ok(HostPath::new(path).expect("below an absolute path"));
     }
-    let reason = "the runtime directory must be shorter than 85 bytes and have no comma in it";
+    let reason = "the runtime directory's path must be shorter than 80 bytes";
     Err(LaunchError::Host { step: "name the machine's sockets", source: io::Error::other(reason) })
 }
 
-fn spawn_daemon(config: &QemuConfig, control: &HostPath, agent: &HostPath) -> Result<Process, LaunchError> {
-    let mut vm = OsString::from("guest-cid=3,socket=");
-    vm.push(control.as_path());
-    vm.push(",uds-path=");
-    vm.push(agent.as_path());
+fn spawn_daemon(config: &QemuConfig, dir: &HostPath) -> Result<Process, LaunchError> {
     let mut command = Command::new(&config.vsock_program);
-    command.arg("--vm").arg(vm);
-    Process::spawn(command, Vec::new(), config.die_with_parent).map_err(|source| {
+    // Names in its working directory, since it may have no right to come there by a path.
+    command.arg("--vm").arg(format!("guest-cid=3,socket={CONTROL},uds-path={AGENT}")).current_dir(dir);
+    let identity = config.user.map(|user| Identity { user, groups: Vec::new() });
+    let bonds = Bonds { die_with_parent: config.die_with_parent, identity };
+    Process::spawn(command, Vec::new(), &bonds).map_err(|source| {
         if source.kind() != io::ErrorKind::NotFound {
             return LaunchError::Host { step: "start vhost-device-vsock", source };
         }
@@ -151,27 +190,47 @@ fn spawn_daemon(config: &QemuConfig, control: &HostPath, agent: &HostPath) -> Re
 }
 
 impl Vsock {
-    /// Waits until the daemon listens.
-    async fn ready(&self, news: &NewFiles, deadline: Deadline) -> Result<(), LaunchError> {
+    /// Waits until the daemon listens, and connects to it.
+    async fn ready(&self, news: &NewFiles, deadline: Deadline) -> Result<OwnedFd, LaunchError> {
         let (Transport::Daemon { control, .. }, Some(daemon)) = (&self.transport, &self.daemon) else {
-            return Ok(());
+            unreachable!("called for a daemon");
         };
         let listening = async {
             while !control.as_path().exists() {
                 news.appeared().await?;
             }
-            io::Result::Ok(())
+            connect(control).await
         };
         tokio::select! {
             listening = tokio::time::timeout(deadline.remaining(), listening) => match listening {
-                Ok(Ok(())) => Ok(()),
+                Ok(Ok(device)) => Ok(device),
                 Ok(Err(source)) => Err(LaunchError::Host { step: "wait for vhost-device-vsock", source }),
                 Err(_) => Err(LaunchError::Deadline { step: "starting vhost-device-vsock" }),
             },
             cause = daemon.exited() => {
-                let exit = MachineExit { cause, stderr_tail: daemon.stderr_tail(), console_tail: String::new() };
+                let exit = MachineExit {
+                    cause,
+                    shutdown: None,
+                    stderr_tail: daemon.stderr_tail(),
+                    console_tail: String::new(),
+                };
                 Err(LaunchError::Exited { program: DAEMON, exit })
             }
+        }
+    }
+}
+
+/// The socket is there a moment before the daemon listens on it.
+async fn connect(control: &HostPath) -> io::Result<OwnedFd> {
+    loop {
+        match UnixStream::connect(control).await {
+            Ok(stream) => {
+                let stream = stream.into_std()?;
+                stream.set_nonblocking(false)?;
+                return Ok(stream.into());
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => tokio::task::yield_now().await,
+            Err(error) => return Err(error),
         }
     }
 }

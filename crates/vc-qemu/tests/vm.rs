@@ -1,31 +1,24 @@
 //! The obligations of every hypervisor, held against a real QEMU; and what only a real one shows.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
-use std::num::NonZeroU8;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vc_agent::{Connect, Connector};
-use vc_hypervisor::{Accelerator, ExitCause, Hotplug, Hypervisor, Machine, MachineSpec, conformance};
+use vc_hypervisor::{ExitCause, Hotplug, Hypervisor, Machine, MachineSpec, conformance};
 use vc_qemu::{Qemu, QemuConfig, QemuMachine};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{Deadline, HostPath, MiB};
+use vc_types::{Deadline, HostPath};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn spec(image: &GuestImage, dir: &Path) -> MachineSpec {
-    MachineSpec {
-        id: "test".parse().unwrap(),
-        vcpus: NonZeroU8::MIN,
-        memory: MiB::new(256).unwrap(),
-        accelerator: Accelerator::Auto,
-        kernel: HostPath::new(&image.kernel).unwrap(),
-        initrd: HostPath::new(&image.initrd).unwrap(),
-        kernel_params: Vec::new(),
-        hotplug_ports: 3,
-        runtime_dir: HostPath::new(dir).unwrap(),
-    }
+    let path = |path: &Path| HostPath::new(path).unwrap();
+    let id = "test".parse().unwrap();
+    let mut spec = MachineSpec::new(id, path(&image.kernel), path(&image.initrd), path(dir));
+    spec.hotplug_ports = 3;
+    spec
 }
 
 async fn launch(image: &GuestImage, leftovers: &Leftovers) -> QemuMachine {

@@ -86,28 +86,22 @@ impl StoragePlan {
     fn overlay(&self, lower: &str) -> Storage {
         let [upper, work] = ["fs", "work"].map(|name| self.base.join(name).expect("a plain name"));
         Storage {
-            driver: StorageDriver::Overlay,
             driver_options: [&upper, &work].map(|path| format!("{CREATE_DIRECTORY}={path}")).into(),
-            source: "overlay".into(),
-            fs_type: "overlay".into(),
             options: vec![
                 format!("lowerdir={lower}"),
                 format!("upperdir={upper}"),
                 format!("workdir={work}"),
             ],
-            mount_point: self.rootfs.clone(),
+            ..Storage::new(StorageDriver::Overlay, "overlay", "overlay", self.rootfs.clone())
         }
     }
 }
 
 fn layer_storage(disk: &DiskPlug) -> Storage {
+    let mount_point = below(DISKS, disk.id.as_str());
     Storage {
-        driver: StorageDriver::Block,
-        driver_options: Vec::new(),
-        source: disk.path.to_string(),
-        fs_type: "erofs".into(),
         options: vec!["ro".into()],
-        mount_point: below(DISKS, disk.id.as_str()),
+        ..Storage::new(StorageDriver::Block, disk.path.to_string(), "erofs", mount_point)
     }
 }
 

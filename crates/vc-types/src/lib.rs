@@ -14,14 +14,19 @@
 #![forbid(unsafe_code)]
 
 mod agent_address;
+mod bdf;
 mod deadline;
+mod device_number;
 mod id;
 mod path;
 mod pci;
+mod serial_form;
 mod size;
 
 pub use agent_address::{AgentAddress, VsockCid, VsockPort};
+pub use bdf::{Bdf, InvalidBdf};
 pub use deadline::Deadline;
+pub use device_number::{DeviceNumber, InvalidDeviceNumber};
 pub use id::{ContainerId, DeviceId, ExecId, InvalidId, SandboxId};
 pub use path::{GuestPath, HostPath, InvalidPath};
 pub use pci::{InvalidPci, PciPath, PciSlot};

@@ -29,4 +29,10 @@ pub enum ConvertError {
         /// Its value.
         value: String,
     },
+    /// Fields without a place on the wire.
+    #[error("the agent protocol has no place for {}", fields.join(", "))]
+    NotCarried {
+        /// The fields in the notation of `config.json`.
+        fields: Vec<String>,
+    },
 }

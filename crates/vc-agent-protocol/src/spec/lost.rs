@@ -1,26 +1,76 @@
-//! Which fields of a specification the wire has no place for.
+//! What the wire has no place for: found, and refused.
 
 use super::ConvertError;
-use oci_spec::runtime::Spec;
+use crate::oci;
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::Serialize;
 use serde_json::Value;
 
-/// The fields of `spec` that are lost on the wire, in the notation of `config.json`
+/// A part of the OCI runtime specification that travels alone.
+pub trait Travels: sealed::Part {}
+
+impl<T: sealed::Part> Travels for T {}
+
+mod sealed {
+    use super::*;
+
+    pub trait Part: Serialize + Sized {
+        /// Its message.
+        type Message;
+
+        fn send(&self) -> Result<Self::Message, ConvertError>;
+        fn receive(message: &Self::Message) -> Result<Self, ConvertError>;
+    }
+
+    macro_rules! travels {
+        ($($part:ident),+) => {$(
+            impl Part for $part {
+                type Message = oci::$part;
+
+                fn send(&self) -> Result<Self::Message, ConvertError> {
+                    self.try_into()
+                }
+
+                fn receive(message: &Self::Message) -> Result<Self, ConvertError> {
+                    message.try_into()
+                }
+            }
+        )+};
+    }
+    travels!(Spec, Process, LinuxResources);
+}
+
+/// The message of `part`, if nothing of it is lost on the wire.
+///
+/// # Errors
+/// [`ConvertError::NotCarried`] with all fields that would be lost; any other [`ConvertError`] when
+/// `part` has a value that cannot be carried at all.
+pub fn to_wire<T: Travels>(part: &T) -> Result<T::Message, ConvertError> {
+    let message = part.send()?;
+    let fields = lost(part, &message)?;
+    if fields.is_empty() { Ok(message) } else { Err(ConvertError::NotCarried { fields }) }
+}
+
+/// The fields of `part` that are lost on the wire, in the notation of `config.json`
 /// (`process.user.umask`, `mounts[2].uidMappings`); empty when all of them arrive.
 ///
 /// A field whose value is a zero, an empty text or an empty list is not reported: it reads as "not
 /// given" at the other end, which means the same.
 ///
 /// # Errors
-/// [`ConvertError`] when `spec` has a value that cannot be carried at all.
-pub fn fields_lost(spec: &Spec) -> Result<Vec<String>, ConvertError> {
-    let arrived = Spec::try_from(&crate::oci::Spec::try_from(spec)?)?;
+/// [`ConvertError`] when `part` has a value that cannot be carried at all.
+pub fn fields_lost<T: Travels>(part: &T) -> Result<Vec<String>, ConvertError> {
+    lost(part, &part.send()?)
+}
+
+fn lost<T: Travels>(part: &T, message: &T::Message) -> Result<Vec<String>, ConvertError> {
     let mut lost = Vec::new();
-    compare(String::new(), &json(spec), &json(&arrived), &mut lost);
+    compare(String::new(), &json(part), &json(&T::receive(message)?), &mut lost);
     Ok(lost)
 }
 
-fn json(spec: &Spec) -> Value {
-    serde_json::to_value(spec).expect("a specification of UTF-8 texts is JSON")
+fn json(part: &impl Serialize) -> Value {
+    serde_json::to_value(part).expect("a specification of UTF-8 texts is JSON")
 }
 
 fn compare(path: String, sent: &Value, arrived: &Value, lost: &mut Vec<String>) {

@@ -10,8 +10,10 @@
 //! - Capability sets and limits that are not given are empty sets and lists.
 //!
 //! Fields without a place on the wire (among them `umask`, `domainname`, `timeOffsets`, `unified`,
-//! `rdma`, `ioPriority`, `scheduler`, id-mapped mounts and seccomp's listener) are found by
-//! [`fields_lost`], so that a caller can refuse or warn instead of dropping them silently.
+//! `rdma`, `ioPriority`, `scheduler`, id-mapped mounts, all of `intelRdt` but its cache schema, and
+//! seccomp's listener) are dropped by `TryFrom`. A sender uses [`to_wire`], which refuses them by name:
+//! a container that gets less than it asked for is worse than none. Whoever knows that it can do
+//! without a field takes it out before; [`fields_lost`] tells which those are.
 
 mod error;
 mod hooks;
@@ -24,7 +26,7 @@ mod seccomp;
 mod value;
 
 pub use error::ConvertError;
-pub use lost::fields_lost;
+pub use lost::{Travels, fields_lost, to_wire};
 
 #[cfg(test)]
 mod tests;

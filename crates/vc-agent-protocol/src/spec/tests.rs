@@ -1,6 +1,6 @@
 //! Round trips, and what does not survive them.
 
-use super::{ConvertError, fields_lost};
+use super::{ConvertError, fields_lost, to_wire};
 use crate::oci;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use proptest::prelude::*;
@@ -103,7 +103,8 @@ fn what_the_wire_cannot_carry_is_named() {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         spec.pointer_mut(parent).unwrap()[key] = value.clone();
     }
-    let lost = fields_lost(&serde_json::from_value(spec).unwrap()).unwrap();
+    let spec: Spec = serde_json::from_value(spec).unwrap();
+    let lost = fields_lost(&spec).unwrap();
     for field in
         ["domainname", "process.user.umask", "mounts[0].uidMappings", "linux.seccomp.defaultErrnoRet"]
     {
@@ -114,6 +115,28 @@ fn what_the_wire_cannot_carry_is_named() {
     assert_eq!(of("linux.resources.unified"), 1);
     assert_eq!(of("linux.timeOffsets"), 1);
     assert_eq!(lost.len(), 8, "{lost:?}");
+    assert_eq!(to_wire(&spec), Err(ConvertError::NotCarried { fields: lost }));
+}
+
+#[test]
+fn umask_intel_rdt_and_unified_are_refused_by_name() {
+    let process = json!({"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0, "umask": 0o27}});
+    let process: Process = serde_json::from_value(process).unwrap();
+    let fields = vec!["user.umask".to_owned()];
+    assert_eq!(to_wire(&process), Err(ConvertError::NotCarried { fields }));
+
+    let resources: LinuxResources = serde_json::from_value(json!({"unified": {"memory.high": "1"}})).unwrap();
+    let fields = vec!["unified.memory.high".to_owned()];
+    assert_eq!(to_wire(&resources), Err(ConvertError::NotCarried { fields }));
+
+    let mut spec = everything_carried();
+    let good: Spec = serde_json::from_value(spec.clone()).unwrap();
+    assert!(to_wire(&good).is_ok());
+    spec["linux"]["intelRdt"]["closID"] = json!("guaranteed");
+    spec["linux"]["intelRdt"]["memBwSchema"] = json!("MB:0=20");
+    let spec: Spec = serde_json::from_value(spec).unwrap();
+    let fields = vec!["linux.intelRdt.closID".to_owned(), "linux.intelRdt.memBwSchema".to_owned()];
+    assert_eq!(to_wire(&spec), Err(ConvertError::NotCarried { fields }));
 }
 
 #[test]

@@ -8,8 +8,9 @@ use vc_types::{AgentAddress, Deadline};
 
 use super::Client;
 use super::announcement::Announcement;
-use super::calls::check;
 use super::dial::dial;
+use super::guest::check;
+use super::line::Line;
 use crate::{AgentError, Connect};
 
 /// The pause between two attempts.
@@ -96,11 +97,11 @@ impl Connect for Connector {
 async fn attempt(address: &AgentAddress, deadline: Deadline) -> Result<Client, Error> {
     let in_time = |error| move |_| Error::new(ErrorKind::TimedOut, error);
     let calls = timeout(deadline.remaining(), dial(address)).await;
-    let calls = calls.map_err(in_time("the connection was not made in time"))??;
+    let calls = Line::new(address.clone(), calls.map_err(in_time("the connection was not made in time"))??);
     check(&calls, deadline).await.map_err(no_health)?;
     let streams = timeout(deadline.remaining(), dial(address)).await;
     let streams = streams.map_err(in_time("the second connection was not made in time"))??;
-    Ok(Client::new(calls, streams))
+    Ok(Client::new(calls, Line::new(address.clone(), streams)))
 }
 
 fn no_health(error: AgentError) -> Error {

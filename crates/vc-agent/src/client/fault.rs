@@ -16,6 +16,8 @@ pub(super) enum Fault {
     Disconnected,
     /// What came was no answer to the request.
     Malformed(String),
+    /// The request cannot be put on the wire.
+    Unsendable(String),
     /// The agent answered with an error.
     Status(Code, String),
 }
@@ -29,22 +31,27 @@ impl Fault {
     /// The error of the port that this means in answer to `call`.
     ///
     /// Agents answer INVALID_ARGUMENT for an unknown container and NOT_FOUND for an unknown process.
-    /// Of CreateContainer and StartContainer, NOT_FOUND and PERMISSION_DENIED mean the command.
+    /// Of CreateContainer, StartContainer and ExecProcess, NOT_FOUND and PERMISSION_DENIED mean the
+    /// command.
     pub(super) fn into_error(self, call: Call) -> AgentError {
         let (code, detail) = match self {
             Self::Deadline => return AgentError::Deadline { call },
             Self::Disconnected => return AgentError::Disconnected { call },
             Self::Malformed(detail) => return AgentError::Malformed { call, detail },
+            Self::Unsendable(detail) => return AgentError::Unsendable { call, detail },
             Self::Status(code, detail) => (code, detail),
         };
-        let launches = matches!(call, Call::CreateContainer | Call::StartContainer);
+        let launches = matches!(call, Call::CreateContainer | Call::StartContainer | Call::ExecProcess);
         match (code, call) {
             (Code::DEADLINE_EXCEEDED, _) => AgentError::Deadline { call },
             (Code::UNIMPLEMENTED, _) => AgentError::Unimplemented { call },
             (Code::NOT_FOUND, _) if launches => AgentError::ExecutableNotFound { detail },
             (Code::PERMISSION_DENIED, _) if launches => AgentError::NotExecutable { detail },
             (Code::ALREADY_EXISTS, Call::CreateContainer) => AgentError::ContainerExists { detail },
-            (Code::NOT_FOUND, Call::RemoveContainer) => AgentError::NoSuchContainer { call, detail },
+            (Code::ALREADY_EXISTS, Call::ExecProcess) => AgentError::ProcessExists { detail },
+            (Code::NOT_FOUND, call) if names_container_only(call) => {
+                AgentError::NoSuchContainer { call, detail }
+            }
             (Code::NOT_FOUND, Call::SignalProcess) => AgentError::AlreadyGone,
             (_, Call::SignalProcess) if names_esrch(&detail) => AgentError::AlreadyGone,
             (Code::NOT_FOUND, _) if names_container(call) => AgentError::NoSuchProcess { call, detail },
@@ -57,12 +64,44 @@ impl Fault {
     }
 }
 
-/// Whether the container's name is the only argument of `call` that an agent can find invalid.
+/// Whether `call` is about one container and no process of it.
+fn names_container_only(call: Call) -> bool {
+    use Call::{
+        GetDiagnosticData, PauseContainer, RemoveContainer, ResumeContainer, StatsContainer, UpdateContainer,
+    };
+    matches!(
+        call,
+        RemoveContainer
+            | PauseContainer
+            | ResumeContainer
+            | UpdateContainer
+            | StatsContainer
+            | GetDiagnosticData
+    )
+}
+
+/// Whether the container's name is the argument of `call` that an agent may find invalid.
 ///
-/// The others (ids, signals, sizes) are checked by their types. The argument of the excluded calls is
-/// a whole specification, or nothing.
+/// The others (ids, signals, sizes) are checked by their types, but for the process of ExecProcess and
+/// the limits of UpdateContainer; there the client asks the agent once more which of the two it means.
 fn names_container(call: Call) -> bool {
-    !matches!(call, Call::Check | Call::CreateSandbox | Call::DestroySandbox | Call::CreateContainer)
+    use Call::{
+        CloseStdin, ExecProcess, ReadStderr, ReadStdout, SignalProcess, StartContainer, TtyWinResize,
+        WaitProcess, WriteStdin,
+    };
+    names_container_only(call)
+        || matches!(
+            call,
+            StartContainer
+                | ExecProcess
+                | SignalProcess
+                | WaitProcess
+                | TtyWinResize
+                | WriteStdin
+                | CloseStdin
+                | ReadStdout
+                | ReadStderr
+        )
 }
 
 /// Whether an agent says ESRCH in words.

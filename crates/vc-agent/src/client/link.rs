@@ -1,29 +1,26 @@
 //! One connection to the agent, and requests over it.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use ttrpc::asynchronous::transport::Socket;
-use ttrpc::context::{Context, with_timeout};
+use ttrpc::proto::Request;
 use vc_types::Deadline;
 
 use super::fault::Fault;
 use super::guard::{End, Guard};
-use crate::{AgentError, Call};
+use crate::Call;
 
 /// How long the end of a connection may take to become known here after a request failed by it.
 const END_KNOWN_WITHIN: Duration = Duration::from_millis(200);
 
-/// One ttrpc connection. It ends when it is dropped, also for the requests under way.
+/// One ttrpc connection. It ends when it is dropped and no request is under way.
 pub(super) struct Link {
     client: ttrpc::asynchronous::Client,
     end: watch::Receiver<Option<End>>,
-    /// Nothing is ever sent: each request ends when this is dropped.
-    open: watch::Sender<()>,
 }
 
 impl fmt::Debug for Link {
@@ -37,83 +34,60 @@ impl Link {
     pub(super) fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static) -> Self {
         let (stream, end) = Guard::new(stream);
         let client = ttrpc::asynchronous::Client::new(Socket::new(stream));
-        Self { client, end, open: watch::Sender::new(()) }
+        Self { client, end }
     }
 
-    /// Sends what `request` makes and waits for the answer, until `deadline` if there is one.
+    /// Whether the connection is known to have ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    /// Sends `message`, the encoded argument of `call`, and returns the encoded answer. The agent is
+    /// told of `deadline`; whoever calls keeps it.
     ///
-    /// # Cancel safety
-    /// Dropping the future abandons the answer.
-    pub(super) async fn request<T, F>(
+    /// Must not be dropped before it is done: ttrpc closes the connection when a request is dropped
+    /// while it is being written.
+    pub(super) async fn request(
         &self,
         call: Call,
+        message: Vec<u8>,
         deadline: Option<Deadline>,
-        request: impl FnOnce(ttrpc::asynchronous::Client, Context) -> F,
-    ) -> Result<T, AgentError>
-    where
-        T: Send + 'static,
-        F: Future<Output = ttrpc::Result<T>> + Send + 'static,
-    {
-        let answer = self.start(deadline, request);
-        answer.await.map_err(|fault| fault.into_error(call))
+    ) -> Result<Vec<u8>, Fault> {
+        let request = Request {
+            service: service(call).to_owned(),
+            method: call.to_string(),
+            timeout_nano: nanoseconds(deadline),
+            payload: message,
+            ..Default::default()
+        };
+        match self.client.request(request).await {
+            Ok(response) => Ok(response.payload),
+            Err(ttrpc::Error::RpcStatus(status)) => Err(Fault::from_status(&status)),
+            Err(error) => Err(self.fault(error.to_string()).await),
+        }
     }
 
-    /// Starts a request at once; it goes on when the returned future is dropped: until its answer, its deadline or
-    /// the end of this connection.
-    pub(super) fn start<T, F>(
-        &self,
-        deadline: Option<Deadline>,
-        request: impl FnOnce(ttrpc::asynchronous::Client, Context) -> F,
-    ) -> impl Future<Output = Result<T, Fault>> + Send + 'static
-    where
-        T: Send + 'static,
-        F: Future<Output = ttrpc::Result<T>> + Send + 'static,
-    {
-        let request = request(self.client.clone(), context(deadline));
-        let end = self.end.clone();
-        let mut open = self.open.subscribe();
-        let task = tokio::spawn(async move {
-            let answer = async {
-                let answer = tokio::select! {
-                    answer = request => answer,
-                    _ = open.changed() => return Err(Fault::Disconnected),
-                };
-                match answer {
-                    Ok(answer) => Ok(answer),
-                    Err(error) => Err(fault(error, end).await),
-                }
-            };
-            let Some(deadline) = deadline else { return answer.await };
-            let answer = timeout(deadline.remaining(), answer).await.unwrap_or(Err(Fault::Deadline));
-            match answer {
-                // ttrpc says in words only that its own clock was quicker.
-                Err(Fault::Disconnected | Fault::Malformed(_)) if deadline.is_over() => Err(Fault::Deadline),
-                answer => answer,
-            }
-        });
-        async { task.await.unwrap_or(Err(Fault::Disconnected)) }
+    /// ttrpc has one error for an answer that is none and for a connection that has just ended.
+    async fn fault(&self, error: String) -> Fault {
+        let mut end = self.end.clone();
+        let end = match timeout(END_KNOWN_WITHIN, end.wait_for(Option::is_some)).await {
+            Ok(end) => end.map_or(Some(End::Closed), |end| end.clone()),
+            Err(_) => None,
+        };
+        match end {
+            None => Fault::Malformed(error),
+            Some(End::Violation(violation)) => Fault::Malformed(violation),
+            Some(End::Closed) => Fault::Disconnected,
+        }
     }
+}
+
+fn service(call: Call) -> &'static str {
+    if call == Call::Check { "grpc.Health" } else { "grpc.AgentService" }
 }
 
 /// What the agent is told of the deadline: the nanoseconds left, where 0 would mean that there is none.
-fn context(deadline: Option<Deadline>) -> Context {
+fn nanoseconds(deadline: Option<Deadline>) -> i64 {
     let left = deadline.map(|deadline| i64::try_from(deadline.remaining().as_nanos()).unwrap_or(i64::MAX));
-    with_timeout(left.map_or(0, |left| left.max(1)))
-}
-
-async fn fault(error: ttrpc::Error, mut end: watch::Receiver<Option<End>>) -> Fault {
-    let what = match error {
-        ttrpc::Error::RpcStatus(status) => return Fault::from_status(&status),
-        error => error.to_string(),
-    };
-    // ttrpc has one error for an answer that is none and for a connection that has just ended.
-    let end = match timeout(END_KNOWN_WITHIN, end.wait_for(Option::is_some)).await {
-        Ok(end) => end.map_or(Some(End::Closed), |end| end.clone()),
-        Err(_) => None,
-    };
-    match end {
-        None => Fault::Malformed(what),
-        Some(End::Violation(violation)) => Fault::Malformed(violation),
-        Some(End::Closed) => Fault::Disconnected,
-    }
+    left.map_or(0, |left| left.max(1))
 }

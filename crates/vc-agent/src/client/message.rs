@@ -1,13 +1,10 @@
-//! From the port's requests to the messages of the wire.
+//! What several messages of the wire share.
 
-use protobuf::{Message, MessageField};
-use vc_agent_protocol::agent::{CreateContainerRequest, CreateSandboxRequest, Storage as StorageMessage};
-use vc_agent_protocol::oci::Spec;
+use vc_agent_protocol::agent::{FSGroup, Storage as StorageMessage};
+use vc_agent_protocol::spec::{ConvertError, Travels, to_wire};
+use vc_agent_protocol::types::FSGroupChangePolicy;
 
-use crate::{AgentError, Call, CreateContainer, CreateSandbox, ProcessRef, Storage};
-
-/// The longest request message, in bytes: ttrpc's 4 MiB less room for its envelope.
-const MAX_REQUEST: u64 = ttrpc::proto::MESSAGE_LENGTH_MAX as u64 - 4096;
+use crate::{AgentError, Call, FsGroup, FsGroupPolicy, ProcessRef, Storage};
 
 /// The `exec_id` by which the wire knows `process`. The init process has its container's id; an
 /// empty one would mean every process of the container.
@@ -18,33 +15,7 @@ pub(super) fn exec_id(process: &ProcessRef) -> String {
     }
 }
 
-pub(super) fn create_sandbox(request: &CreateSandbox) -> Result<CreateSandboxRequest, AgentError> {
-    let message = CreateSandboxRequest {
-        sandbox_id: request.id.to_string(),
-        hostname: request.hostname.clone(),
-        dns: request.dns.clone(),
-        storages: request.storages.iter().map(storage).collect(),
-        ..Default::default()
-    };
-    within_bounds(Call::CreateSandbox, message)
-}
-
-pub(super) fn create_container(request: &CreateContainer) -> Result<CreateContainerRequest, AgentError> {
-    let call = Call::CreateContainer;
-    let spec = Spec::try_from(&request.spec)
-        .map_err(|error| AgentError::Unsendable { call, detail: error.to_string() })?;
-    let message = CreateContainerRequest {
-        container_id: request.id.to_string(),
-        exec_id: request.id.to_string(),
-        storages: request.storages.iter().map(storage).collect(),
-        oci: MessageField::some(spec),
-        sandbox_pidns: request.shared_pid_namespace,
-        ..Default::default()
-    };
-    within_bounds(call, message)
-}
-
-fn storage(storage: &Storage) -> StorageMessage {
+pub(super) fn storage(storage: &Storage) -> StorageMessage {
     StorageMessage {
         driver: storage.driver.name().to_owned(),
         driver_options: storage.driver_options.clone(),
@@ -52,16 +23,24 @@ fn storage(storage: &Storage) -> StorageMessage {
         fstype: storage.fs_type.clone(),
         options: storage.options.clone(),
         mount_point: storage.mount_point.to_string(),
+        fs_group: storage.fs_group.map(fs_group).into(),
+        shared: storage.shared,
         ..Default::default()
     }
 }
 
-/// Refuses here what ttrpc would refuse in words only.
-fn within_bounds<M: Message>(call: Call, message: M) -> Result<M, AgentError> {
-    let size = message.compute_size();
-    if size > MAX_REQUEST {
-        let detail = format!("the request has {size} bytes, the protocol allows {MAX_REQUEST}");
-        return Err(AgentError::Unsendable { call, detail });
-    }
-    Ok(message)
+fn fs_group(group: FsGroup) -> FSGroup {
+    let policy = match group.policy {
+        FsGroupPolicy::Always => FSGroupChangePolicy::Always,
+        FsGroupPolicy::OnRootMismatch => FSGroupChangePolicy::OnRootMismatch,
+    };
+    FSGroup { group_id: group.id, group_change_policy: policy.into(), ..Default::default() }
+}
+
+/// The message of `part`, an argument of `call`, if nothing of it is lost on the wire.
+pub(super) fn whole<T: Travels>(call: Call, part: &T) -> Result<T::Message, AgentError> {
+    to_wire(part).map_err(|error| match error {
+        ConvertError::NotCarried { fields } => AgentError::NotCarried { call, fields },
+        other => AgentError::Unsendable { call, detail: other.to_string() },
+    })
 }

@@ -7,14 +7,22 @@
 //! dropping a future of the port never harms the calls of others.
 
 mod announcement;
-mod calls;
 mod connector;
+mod containers;
 mod dial;
+mod events;
 mod fault;
 mod guard;
+mod guest;
+mod line;
 mod link;
 mod message;
+mod network;
+mod processes;
+mod stats;
 mod streams;
+mod system;
+mod volumes;
 mod wait;
 
 pub use connector::Connector;
@@ -24,7 +32,8 @@ use std::sync::{Mutex, PoisonError};
 
 use vc_types::ContainerId;
 
-use link::Link;
+use events::Events;
+use line::Line;
 use wait::Waits;
 
 /// The most bytes of a stream that one message carries, either way.
@@ -32,18 +41,28 @@ pub const MAX_CHUNK: u32 = 256 * 1024;
 
 /// An agent that answered; made by [`Connector`].
 ///
+/// A lost connection is made anew for the next call. A call that was under way is made again by itself
+/// when twice is as good as once; else it fails as [`Disconnected`](crate::AgentError::Disconnected).
+///
 /// Dropping it closes its connections. The guest goes on without it.
 #[derive(Debug)]
 pub struct Client {
-    calls: Link,
-    streams: Link,
+    calls: Line,
+    streams: Line,
     waits: Waits,
+    events: Events,
     created: Created,
 }
 
 impl Client {
-    fn new(calls: Link, streams: Link) -> Self {
-        Self { calls, streams, waits: Waits::default(), created: Created::default() }
+    fn new(calls: Line, streams: Line) -> Self {
+        Self {
+            calls,
+            streams,
+            waits: Waits::default(),
+            events: Events::default(),
+            created: Created::default(),
+        }
     }
 }
 

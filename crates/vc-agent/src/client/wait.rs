@@ -58,6 +58,11 @@ impl Waits {
         self.known().waits.retain(|process, _| process.container != *container);
     }
 
+    /// Forgets `process`, whose name another has now.
+    pub(super) fn forget_process(&self, process: &ProcessRef) {
+        self.known().waits.remove(process);
+    }
+
     fn join<F>(&self, process: &ProcessRef, ask: impl FnOnce() -> F) -> watch::Receiver<Outcome>
     where
         F: Future<Output = Result<ExitStatus, Fault>> + Send + 'static,

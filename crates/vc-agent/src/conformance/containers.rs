@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::fixture::container_id;
+use super::fixture::{container_id, limits};
+use super::processes::{remove, running};
 use super::{Fixture, Workload};
 use crate::{Agent, AgentError, ExitStatus, ProcessRef};
 
@@ -76,7 +77,7 @@ pub async fn a_second_create_leaves_the_first_alone(agent: &impl Agent, fixture:
     agent.remove_container(&id, fixture.deadline()).await.expect("the container is removed");
 }
 
-/// Starting and removing an unknown container fail as such.
+/// Whatever is asked of an unknown container fails as such.
 ///
 /// # Panics
 /// When the obligation is not met.
@@ -86,6 +87,14 @@ pub async fn an_unknown_container_is_told(agent: &impl Agent, fixture: &impl Fix
     assert!(matches!(started, Err(AgentError::NoSuchContainer { .. })), "{started:?}");
     let removed = agent.remove_container(&id, fixture.deadline()).await;
     assert!(matches!(removed, Err(AgentError::NoSuchContainer { .. })), "{removed:?}");
+    let paused = agent.pause_container(&id, fixture.deadline()).await;
+    assert!(matches!(paused, Err(AgentError::NoSuchContainer { .. })), "{paused:?}");
+    let resumed = agent.resume_container(&id, fixture.deadline()).await;
+    assert!(matches!(resumed, Err(AgentError::NoSuchContainer { .. })), "{resumed:?}");
+    let updated = agent.update_container(&id, &limits(64 << 20, 50), fixture.deadline()).await;
+    assert!(matches!(updated, Err(AgentError::NoSuchContainer { .. })), "{updated:?}");
+    let stats = agent.container_stats(&id, fixture.deadline()).await;
+    assert!(matches!(stats, Err(AgentError::NoSuchContainer { .. })), "{stats:?}");
 }
 
 /// A second start fails, and the container lives on.
@@ -129,6 +138,74 @@ pub async fn removal_ends_a_running_container(agent: &impl Agent, fixture: &impl
 pub async fn a_removed_container_can_be_created_again(agent: &impl Agent, fixture: &impl Fixture) {
     runs(agent, fixture, "again").await;
     runs(agent, fixture, "again").await;
+}
+
+/// A paused container does nothing; what came for it meanwhile is done once it is resumed. To pause
+/// twice, or to resume what is not paused, is refused.
+///
+/// # Panics
+/// When the obligation is not met.
+pub async fn a_paused_container_does_nothing(agent: &impl Agent, fixture: &impl Fixture) {
+    let init = running(agent, fixture, "paused", Workload::Copies).await;
+    let id = &init.container;
+    let early = agent.resume_container(id, fixture.deadline()).await;
+    assert!(matches!(early, Err(AgentError::Refused { .. })), "{early:?}");
+    agent.pause_container(id, fixture.deadline()).await.expect("the container is paused");
+    let second = agent.pause_container(id, fixture.deadline()).await;
+    assert!(matches!(second, Err(AgentError::Refused { .. })), "{second:?}");
+    assert_eq!(agent.write_stdin(&init, b"x").await.expect("the pipe takes it"), 1);
+    let mut read = std::pin::pin!(agent.read_stdout(&init, 10));
+    let frozen = tokio::time::timeout(Duration::from_millis(300), &mut read).await;
+    assert!(frozen.is_err(), "it is paused, and still: {frozen:?}");
+    agent.resume_container(id, fixture.deadline()).await.expect("the container is resumed");
+    assert_eq!(read.await.expect("it goes on"), b"x");
+    remove(agent, fixture, &init).await;
+}
+
+/// A paused container can be removed.
+///
+/// # Panics
+/// When the obligation is not met.
+pub async fn a_paused_container_can_be_removed(agent: &impl Agent, fixture: &impl Fixture) {
+    let init = running(agent, fixture, "removed-paused", Workload::Waits).await;
+    agent.pause_container(&init.container, fixture.deadline()).await.expect("the container is paused");
+    remove(agent, fixture, &init).await;
+}
+
+/// Limits that are changed apply, as the container's figures show.
+///
+/// # Panics
+/// When the obligation is not met.
+pub async fn limits_can_be_changed(agent: &impl Agent, fixture: &impl Fixture) {
+    let init = running(agent, fixture, "limits", Workload::Waits).await;
+    for (memory, pids) in [(64 << 20, 50), (48 << 20, 20)] {
+        let limits = limits(memory, pids);
+        agent
+            .update_container(&init.container, &limits, fixture.deadline())
+            .await
+            .expect("the limits change");
+        let stats = agent.container_stats(&init.container, fixture.deadline()).await.expect("it has figures");
+        let told = (stats.memory.usage.limit, stats.pids.limit);
+        assert_eq!((i64::try_from(told.0), i64::try_from(told.1)), (Ok(memory), Ok(pids)));
+    }
+    remove(agent, fixture, &init).await;
+}
+
+/// A container's figures have its processes, its memory, its time, and the traffic of the guest (L-40:
+/// the network was dropped on the way).
+///
+/// # Panics
+/// When the obligation is not met.
+pub async fn figures_tell_what_is_used(agent: &impl Agent, fixture: &impl Fixture) {
+    let init = running(agent, fixture, "figures", Workload::Copies).await;
+    agent.write_stdin(&init, b"x").await.expect("the process lives");
+    assert_eq!(agent.read_stdout(&init, 1).await.expect("the process answers"), b"x");
+    let stats = agent.container_stats(&init.container, fixture.deadline()).await.expect("it has figures");
+    assert_eq!(stats.pids.current, 1, "{stats:?}");
+    assert!(stats.memory.usage.current > 0, "{stats:?}");
+    assert!(stats.cpu.total > 0, "{stats:?}");
+    assert!(stats.network.iter().any(|interface| interface.name == "lo"), "{stats:?}");
+    remove(agent, fixture, &init).await;
 }
 
 async fn runs(agent: &impl Agent, fixture: &impl Fixture, id: &str) {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::fixture::container_id;
+use super::streams::drain;
 use super::{Fixture, Workload};
-use crate::{Agent, AgentError, ExitStatus, ProcessRef, Signal, SignalTarget};
+use crate::{Agent, AgentError, CreateContainer, ExitStatus, ProcessRef, Signal, SignalTarget};
 
 /// Those who wait at the same time, and those who wait later, all get the exit status.
 ///
@@ -102,11 +103,18 @@ pub(super) async fn running(
     id: &str,
     workload: Workload,
 ) -> ProcessRef {
-    let id = container_id(id);
-    let request = fixture.container(&id, workload);
-    agent.create_container(&request, fixture.deadline()).await.expect("the container is created");
-    agent.start_container(&id, fixture.deadline()).await.expect("the container starts");
-    ProcessRef::init(&id)
+    running_as(agent, fixture, &fixture.container(&container_id(id), workload)).await
+}
+
+/// The container of `request`, running.
+pub(super) async fn running_as(
+    agent: &impl Agent,
+    fixture: &impl Fixture,
+    request: &CreateContainer,
+) -> ProcessRef {
+    agent.create_container(request, fixture.deadline()).await.expect("the container is created");
+    agent.start_container(&request.id, fixture.deadline()).await.expect("the container starts");
+    ProcessRef::init(&request.id)
 }
 
 pub(super) async fn remove(agent: &impl Agent, fixture: &impl Fixture, init: &ProcessRef) {
@@ -120,27 +128,4 @@ pub(super) async fn kill(
     process: &ProcessRef,
 ) -> Result<(), AgentError> {
     agent.signal(&SignalTarget::Process(process.clone()), Signal::KILL, fixture.deadline()).await
-}
-
-/// All of both streams, to their ends.
-pub(super) async fn drain(agent: &impl Agent, process: &ProcessRef) -> (Vec<u8>, Vec<u8>) {
-    let stdout = async {
-        let mut all = Vec::new();
-        loop {
-            match agent.read_stdout(process, 65_536).await.expect("stdout can be read") {
-                bytes if bytes.is_empty() => return all,
-                bytes => all.extend(bytes),
-            }
-        }
-    };
-    let stderr = async {
-        let mut all = Vec::new();
-        loop {
-            match agent.read_stderr(process, 65_536).await.expect("stderr can be read") {
-                bytes if bytes.is_empty() => return all,
-                bytes => all.extend(bytes),
-            }
-        }
-    };
-    tokio::join!(stdout, stderr)
 }

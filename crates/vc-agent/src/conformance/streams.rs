@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::processes::{drain, kill, remove, running};
+use super::processes::{kill, remove, running};
 use super::{Fixture, Workload};
-use crate::{Agent, AgentError, ExitStatus, ProcessRef, TerminalSize};
+use crate::{Agent, AgentError, ExitStatus, ProcessRef};
 
 /// Standard output and error come apart, whole, and both end.
 ///
@@ -36,8 +36,8 @@ pub async fn a_read_brings_no_more_than_was_asked(agent: &impl Agent, fixture: &
     remove(agent, fixture, &init).await;
 }
 
-/// Closing standard input gives the process its end of file and leaves its output alone; closing it
-/// again is no error.
+/// Closing standard input gives the process its end of file and leaves its output alone (L-30: one flag
+/// closed all three); closing it again is no error.
 ///
 /// # Panics
 /// When the obligation is not met.
@@ -111,19 +111,30 @@ pub async fn a_blocked_write_holds_up_no_signal(agent: &impl Agent, fixture: &im
     remove(agent, fixture, &init).await;
 }
 
-/// A process without a terminal refuses to be told its size.
-///
-/// # Panics
-/// When the obligation is not met.
-pub async fn a_process_without_a_terminal_has_no_size(agent: &impl Agent, fixture: &impl Fixture) {
-    let init = running(agent, fixture, "no-terminal", Workload::Waits).await;
-    let size = TerminalSize { rows: 24, columns: 80 };
-    let resized = agent.resize_terminal(&init, size, fixture.deadline()).await;
-    assert!(matches!(resized, Err(AgentError::Refused { .. })), "{resized:?}");
-    remove(agent, fixture, &init).await;
+/// All of both streams, to their ends.
+pub(super) async fn drain(agent: &impl Agent, process: &ProcessRef) -> (Vec<u8>, Vec<u8>) {
+    let stdout = async {
+        let mut all = Vec::new();
+        loop {
+            match agent.read_stdout(process, 65_536).await.expect("stdout can be read") {
+                bytes if bytes.is_empty() => return all,
+                bytes => all.extend(bytes),
+            }
+        }
+    };
+    let stderr = async {
+        let mut all = Vec::new();
+        loop {
+            match agent.read_stderr(process, 65_536).await.expect("stderr can be read") {
+                bytes if bytes.is_empty() => return all,
+                bytes => all.extend(bytes),
+            }
+        }
+    };
+    tokio::join!(stdout, stderr)
 }
 
-async fn write_all(agent: &impl Agent, process: &ProcessRef, mut data: &[u8]) {
+pub(super) async fn write_all(agent: &impl Agent, process: &ProcessRef, mut data: &[u8]) {
     while !data.is_empty() {
         let taken = agent.write_stdin(process, data).await.expect("stdin takes data");
         assert!((1..=data.len()).contains(&taken), "{taken} of {} bytes", data.len());

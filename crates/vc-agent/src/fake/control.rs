@@ -10,7 +10,7 @@ use vc_types::Deadline;
 use super::fault::{Fault, Plan};
 use super::process::Program;
 use super::world::{Left, World};
-use crate::{AgentError, Call, ExitStatus, ProcessRef, Signal, TerminalSize};
+use crate::{AgentError, Call, ExitStatus, Interface, Neighbor, ProcessRef, Signal, TerminalSize};
 
 /// An agent without a guest. Clones are the same agent.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +65,18 @@ impl FakeAgent {
         self
     }
 
+    /// Gives the guest another interface.
+    #[must_use]
+    pub fn interface(self, interface: Interface) -> Self {
+        self.state().world.net.interfaces.push(interface);
+        self
+    }
+
+    /// The neighbours that the guest was told of.
+    pub fn neighbors(&self) -> Vec<Neighbor> {
+        self.state().world.net.neighbors.clone()
+    }
+
     /// What is left in the guest.
     pub fn left(&self) -> Left {
         self.state().world.left()
@@ -100,7 +112,10 @@ impl FakeAgent {
     /// # Panics
     /// When the process is not there.
     pub fn end(&self, process: &ProcessRef, status: ExitStatus) {
-        self.change(|state| state.world.find(Call::Check, process).expect(NO_PROCESS).end(status));
+        self.change(|state| {
+            state.world.find(Call::Check, process).expect(NO_PROCESS).end(status);
+            state.world.settle(&process.container);
+        });
     }
 
     /// Has a process print to its standard output.

@@ -17,7 +17,7 @@
 //! async fn prepare(agent: &impl Guest) -> Result<(), AgentError> {
 //!     let deadline = Deadline::after(Duration::from_secs(10));
 //!     let id = "s1".parse().expect("an id");
-//!     let sandbox = CreateSandbox { id, hostname: "box".into(), dns: vec![], storages: vec![] };
+//!     let sandbox = CreateSandbox::new(id);
 //!     agent.create_sandbox(&sandbox, deadline).await?;
 //!     if let Err(error) = agent.check(deadline).await {
 //!         agent.destroy_sandbox(deadline).await?;
@@ -39,10 +39,14 @@
 //! # }
 //! ```
 
-mod agent;
 mod connector;
+mod containers;
 mod control;
 mod fault;
+mod files;
+mod guest;
+mod mounts;
+mod net;
 mod process;
 mod world;
 

@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-use crate::{ExitStatus, TerminalSize};
+use crate::{ExitStatus, Signal, TerminalSize};
 
 /// How many bytes a pipe holds, as on Linux (pipe(7)).
 const PIPE_SIZE: usize = 65_536;
+
+/// How a process ends that SIGKILL ends.
+pub(super) const KILLED: ExitStatus = ExitStatus(137);
 
 /// What a command does, when the container starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,14 @@ pub enum Program {
         /// How it ends.
         status: ExitStatus,
     },
+    /// Prints the file that is bound to this path in the container; ends with status 1 when none is.
+    PrintsFile(String),
+    /// Prints the guest's clock in seconds since 1970, and a newline.
+    PrintsTime,
+    /// Waits for a line of input, and prints the rows and columns of its terminal.
+    PrintsTerminalSize,
+    /// Takes memory until the container's limit ends it; without a limit it waits.
+    Hogs,
     /// The command does not exist in the container.
     Missing,
     /// The command exists, but cannot be executed.
@@ -68,6 +79,7 @@ pub(super) struct Process {
     /// Somebody has its exit status; Kata's agent forgets its streams then.
     pub(super) was_waited_for: bool,
     runs: bool,
+    frozen: bool,
 }
 
 impl Process {
@@ -82,6 +94,7 @@ impl Process {
             status: None,
             was_waited_for: false,
             runs: false,
+            frozen: false,
         }
     }
 
@@ -90,13 +103,22 @@ impl Process {
         self.go_on();
     }
 
+    pub(super) fn freeze(&mut self, frozen: bool) {
+        self.frozen = frozen;
+        self.go_on();
+    }
+
+    /// Whether it runs and takes memory.
+    pub(super) fn hogs(&self) -> bool {
+        self.runs && self.status.is_none() && self.program == Program::Hogs
+    }
+
     /// Lets the program do what it can do now.
     pub(super) fn go_on(&mut self) {
-        if !self.runs || self.status.is_some() {
+        if !self.runs || self.frozen || self.status.is_some() {
             return;
         }
         match &self.program {
-            Program::Waits | Program::Missing | Program::NotExecutable => {}
             Program::Copies => {
                 let (first, second) = self.stdin.bytes.as_slices();
                 let taken = self.stdout.write(first);
@@ -112,6 +134,21 @@ impl Process {
                 self.stderr.bytes.extend(stderr);
                 self.end(status);
             }
+            Program::PrintsTerminalSize if self.stdin.bytes.contains(&b'\n') => {
+                let size = self.size.unwrap_or(TerminalSize { rows: 0, columns: 0 });
+                self.stdout.bytes.extend(format!("{} {}\r\n", size.rows, size.columns).bytes());
+                self.end(ExitStatus(0));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a signal.
+    pub(super) fn take(&mut self, signal: Signal) {
+        match signal {
+            Signal::KILL => self.end(KILLED),
+            Signal::TERM => self.end(ExitStatus(143)),
+            _ => {}
         }
     }
 

@@ -17,7 +17,7 @@ async fn meets_all(agent: &impl Agent, model: &FakeAgent) {
         assert_eq!((left.containers, left.mounts), (vec![], vec![]), "after {obligation}");
     })
     .await;
-    assert_eq!(met.len(), 24);
+    assert_eq!(met.len(), conformance::COUNT);
     assert_eq!(model.left(), Left::default());
 }
 

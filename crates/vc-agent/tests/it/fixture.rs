@@ -26,17 +26,16 @@ fn program(workload: Workload) -> Program {
         Workload::Waits => Program::Waits,
         Workload::Missing => Program::Missing,
         Workload::NotExecutable => Program::NotExecutable,
+        Workload::PrintsFile => Program::PrintsFile(Workload::BOUND.to_owned()),
+        Workload::PrintsTime => Program::PrintsTime,
+        Workload::PrintsTerminalSize => Program::PrintsTerminalSize,
+        Workload::Hogs => Program::Hogs,
     }
 }
 
 impl Fixture for FakeFixture {
     fn sandbox(&self) -> CreateSandbox {
-        CreateSandbox {
-            id: "sandbox".parse().unwrap(),
-            hostname: "box".into(),
-            dns: vec![],
-            storages: vec![],
-        }
+        CreateSandbox::new("sandbox".parse().unwrap())
     }
 
     fn container(&self, id: &ContainerId, workload: Workload) -> CreateContainer {
@@ -46,17 +45,13 @@ impl Fixture for FakeFixture {
         let layer = storage(StorageDriver::Block, "/run/layers/base", &["ro"]);
         let root =
             storage(StorageDriver::Overlay, &format!("/run/{id}/rootfs"), &["lowerdir=/run/layers/base"]);
-        CreateContainer { id: id.clone(), spec, storages: vec![layer, root], shared_pid_namespace: false }
+        CreateContainer { storages: vec![layer, root], ..CreateContainer::new(id.clone(), spec) }
     }
 }
 
 pub(crate) fn storage(driver: StorageDriver, mount_point: &str, options: &[&str]) -> Storage {
     Storage {
-        driver,
-        driver_options: vec![],
-        source: "05/00".to_owned(),
-        fs_type: "erofs".to_owned(),
         options: options.iter().map(|&option| option.to_owned()).collect(),
-        mount_point: GuestPath::new(mount_point).unwrap(),
+        ..Storage::new(driver, "05/00", "erofs", GuestPath::new(mount_point).unwrap())
     }
 }

@@ -37,7 +37,7 @@ async fn a_connection_that_ends_in_mid_call_is_disconnected_for_all() {
         for _ in 0..2 {
             calls.request().await.unwrap();
         }
-        drop((calls, streams));
+        drop((calls, streams, peer));
     };
     let init = init();
     let both = async { tokio::join!(client.check(generous()), client.wait(&init)) };
@@ -76,7 +76,7 @@ async fn a_frame_cut_short_is_disconnected() {
         let (stream, _) = calls.request().await.unwrap();
         calls.header(stream, 2, 100).await;
         calls.raw(b"half").await;
-        drop(calls);
+        drop((calls, peer));
     };
     let (check, ()) = tokio::join!(client.check(generous()), guest);
     assert!(matches!(check, Err(AgentError::Disconnected { .. })), "{check:?}");

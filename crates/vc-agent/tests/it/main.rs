@@ -7,6 +7,8 @@ mod connect;
 mod fake;
 mod fixture;
 mod hostile;
+mod io;
 mod peer;
+mod reconnect;
 mod requests;
 mod served;

@@ -103,7 +103,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let plugging = self.plug(&plan.layers, disks, undo);
         let plugged = plugging.instrument(tracing::info_span!("plug layers")).await?;
         let storages = plan.storages(&plugged).map_err(|error| OperationError::new(planning(), error))?;
-        let request = CreateContainer { id: id.clone(), spec: oci, storages, shared_pid_namespace: false };
+        let request = CreateContainer { storages, ..CreateContainer::new(id.clone(), oci) };
         // Before the call: when it times out, the guest may have the container all the same.
         undo.push(Held::GuestContainer(id.clone()));
         let call = self.agent.create_container(&request, self.timing.request());
@@ -121,13 +121,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let mut plugged = Vec::new();
         for (layer, number) in layers.iter().zip(disks) {
             let device: DeviceId = format!("disk{number}").parse().expect("a letter, then few digits");
-            let spec = BlockSpec {
-                id: device.clone(),
-                image: layer.image().clone(),
-                name: layer.name().clone(),
-                access: Access::ReadOnly,
-                serial: Some(device.as_str().parse().expect("short and plain")),
-            };
+            let (image, name) = (layer.image().clone(), layer.name().clone());
+            let serial = Some(device.as_str().parse().expect("short and plain"));
+            let spec = BlockSpec { serial, ..BlockSpec::new(device.clone(), image, name, Access::ReadOnly) };
             // Before the call: when it times out, the disk may be plugged all the same.
             undo.push(Held::Disk(device.clone()));
             let step = || Step::Plug { device: device.clone(), layer: layer.name().clone() };

@@ -1,15 +1,13 @@
 //! A sandbox on the fakes, and a look at what is left of it.
 
-use std::num::NonZeroU8;
-
 use oci_spec::runtime::{ProcessBuilder, Spec, SpecBuilder};
 use vc_agent::fake::{FakeAgent, FakeConnector};
 use vc_container::{Container, ContainerSpec, OperationError, Sandbox, SandboxSpec, Timing};
+use vc_hypervisor::MachineSpec;
 use vc_hypervisor::fake::FakeHypervisor;
-use vc_hypervisor::{Accelerator, MachineSpec};
 use vc_storage::Layer;
 use vc_tests::Layers;
-use vc_types::{ContainerId, DeviceId, HostPath, MiB, SandboxId};
+use vc_types::{ContainerId, DeviceId, HostPath, SandboxId};
 
 pub(crate) struct Bench {
     pub(crate) hypervisor: FakeHypervisor,
@@ -25,17 +23,7 @@ impl Bench {
         let files = Layers::new();
         let layers = ["top", "base"].map(|name| Layer::open(files.layer(name, |_| {})).unwrap());
         let path = |name| HostPath::new(files.path().join(name)).unwrap();
-        let machine = MachineSpec {
-            id: "box".parse().unwrap(),
-            vcpus: NonZeroU8::MIN,
-            memory: MiB::new(256).unwrap(),
-            accelerator: Accelerator::Auto,
-            kernel: path("vmlinux"),
-            initrd: path("initrd"),
-            kernel_params: Vec::new(),
-            hotplug_ports: 8,
-            runtime_dir: path("run"),
-        };
+        let machine = MachineSpec::new("box".parse().unwrap(), path("vmlinux"), path("initrd"), path("run"));
         let spec = SandboxSpec { machine, hostname: "box".into(), timing: Timing::default() };
         Self { hypervisor, agent, spec, layers: layers.into(), _files: files }
     }

@@ -1,0 +1,55 @@
+//! The devices of a fake machine.
+
+use vc_device::BlockSpec;
+use vc_types::{Deadline, DeviceId, PciPath};
+
+use super::{FakeMachine, Fault};
+use crate::{Hotplug, PlugError, UnplugError};
+
+impl Hotplug for FakeMachine {
+    async fn plug_block(&self, spec: &BlockSpec, deadline: Deadline) -> Result<PciPath, PlugError> {
+        let device = spec.id.clone();
+        let fault = self.hypervisor.call();
+        if fault == Some(Fault::Die) {
+            self.die();
+        }
+        if let Some(exit) = self.gone() {
+            return Err(PlugError::MachineGone { device, exit });
+        }
+        if fault == Some(Fault::Fail) {
+            let source = "fault asked for".into();
+            return Err(PlugError::Refused { device, step: "plug", source });
+        }
+        let taken = self.ports().take(&device);
+        let port = taken.map_err(|source| PlugError::Port { device: device.clone(), source })?;
+        self.publish_devices();
+        if fault == Some(Fault::Hang) {
+            tokio::time::sleep(deadline.remaining()).await;
+            return Err(PlugError::Unknown { device, step: "plug" });
+        }
+        Ok(port.device_path())
+    }
+
+    async fn unplug(&self, id: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
+        let device = id.clone();
+        let fault = self.hypervisor.call();
+        if fault == Some(Fault::Die) {
+            self.die();
+        }
+        if let Some(exit) = self.gone() {
+            return Err(UnplugError::MachineGone { device, exit });
+        }
+        match fault {
+            Some(Fault::Fail) => return Err(UnplugError::GuestRefused { device }),
+            Some(Fault::Hang) => {
+                tokio::time::sleep(deadline.remaining()).await;
+                return Err(UnplugError::GuestHoldsOn { device });
+            }
+            Some(Fault::Die) | None => {}
+        }
+        let given = self.ports().give_back(id);
+        given.map_err(|source| UnplugError::NotPlugged { device, source })?;
+        self.publish_devices();
+        Ok(())
+    }
+}
