@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("mounts") => mounts::run(&options(arguments)?),
-        _ => bail!("usage: vc-bench mounts [--sizes 50,1000,10000] [--rounds 15]"),
+        _ => bail!("usage: vc-bench mounts [--sizes 50,1000,10000] [--rounds 21]"),
     }
 }
 
@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options { sizes: vec![50, 1000, 10_000], rounds: 15 };
+    let mut options = Options { sizes: vec![50, 1000, 10_000], rounds: 21 };
     while let Some(name) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
         match &*name {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
-use crate::tools::{self, VM_PACKAGES, VSOCK_DAEMON};
+use crate::tools::{self, EROFS_UTILS, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
 use crate::{apt, guest, layers, process};
 use series::Series;
@@ -62,15 +62,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match options.subject {
         Subject::Boot => boot(&workspace, options),
         // A workspace of its own, so that no crate here depends on the peers.
-        Subject::Mounts => process::show(workspace.cargo().args([
-            "run",
-            "--release",
-            "--manifest-path",
-            "bench/Cargo.toml",
-            "--",
-            "mounts",
-        ])),
+        Subject::Mounts => mounts(&workspace),
     }
+}
+
+fn mounts(workspace: &Workspace) -> Result<()> {
+    apt::install(&[EROFS_UTILS])?;
+    let manifest = ["--manifest-path", "bench/Cargo.toml"];
+    process::show(
+        workspace.cargo().args(["run", "--locked", "--release"]).args(manifest).args(["--", "mounts"]),
+    )
 }
 
 fn boot(workspace: &Workspace, options: &Options) -> Result<()> {

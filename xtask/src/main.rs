@@ -9,6 +9,7 @@
 mod apt;
 mod bench;
 mod demo;
+mod fuzz;
 mod guest;
 mod layers;
 mod process;
@@ -37,7 +38,7 @@ Usage: cargo xtask COMMAND
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
   fuzz [SECONDS]
-        feeds any bytes to each parser, 60 seconds each
+        feeds any bytes to each parser, for 60 seconds or as many as given
   tidy  checks the tree: directions of dependencies, lints, change log, ...
 ";
 
@@ -64,11 +65,12 @@ fn run() -> Result<ExitCode> {
         "bench" => bench::run(&bench::Options::parse(&mut arguments)?)?,
         "fuzz" => {
             let seconds = arguments.next()?.map(|argument| match argument {
-                Value(seconds) => Ok(seconds.parse::<u32>()?),
+                Value(seconds) => Ok(seconds.parse::<u64>()?),
                 other => Err(anyhow::Error::from(other.unexpected())),
             });
             no_more(&mut arguments)?;
-            fuzz(seconds.transpose()?.unwrap_or(60))?;
+            let each = std::time::Duration::from_secs(seconds.transpose()?.unwrap_or(60));
+            fuzz::run(&workspace::Workspace::load()?, each)?;
         }
         "demo" => {
             no_more(&mut arguments)?;
@@ -86,12 +88,6 @@ fn run() -> Result<ExitCode> {
         other => bail!("unknown command {other}\n\n{USAGE}"),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The fuzz targets are a workspace of their own, since they need a nightly compiler; their script says what is missing.
-fn fuzz(seconds: u32) -> Result<()> {
-    let script = workspace::Workspace::load()?.root.join("fuzz/run");
-    process::show(std::process::Command::new(script).arg(seconds.to_string()))
 }
 
 fn no_more(arguments: &mut lexopt::Parser) -> Result<()> {

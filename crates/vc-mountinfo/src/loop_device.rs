@@ -20,6 +20,8 @@ mod sysfs;
 
 pub use error::LoopError;
 use sysfs::{Node, Partition};
+#[cfg(fuzzing)]
+pub(crate) use sysfs::{parse_backing_file, parse_number};
 
 /// What stands behind a loop device or a partition of one, proven by device and inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,16 +96,23 @@ impl LoopFile {
         })
     }
 
-    /// Checks that the device still is what it was.
+    /// Checks that the device still is what it was, and its file has the name it had.
     ///
     /// # Errors
-    /// [`LoopError::Rebound`] or [`LoopError::Detached`] when it is not; others as of [`behind`](Self::behind).
+    /// [`LoopError::Rebound`] or [`LoopError::Detached`] when the device is not; [`LoopError::Renamed`] or
+    /// [`LoopError::Deleted`] when the name is not; others as of [`behind`](Self::behind).
     pub fn check_unchanged(&self) -> Result<(), LoopError> {
         let node = Node::whole(self.number)?;
-        let now = Attachment::read(&node, &open(&node)?)?;
-        let same_file = now.id() == self.id;
-        let same_attachment = now.disk_sequence == self.disk_sequence;
-        if same_file && same_attachment { Ok(()) } else { Err(LoopError::Rebound { number: self.number }) }
+        let handle = open(&node)?;
+        let now = Attachment::read(&node, &handle)?;
+        if now.id() != self.id || now.disk_sequence != self.disk_sequence {
+            return Err(LoopError::Rebound { number: self.number });
+        }
+        match look(&node, &handle)? {
+            Ok(file) if file.path == self.path => Ok(()),
+            Ok(_) => Err(LoopError::Renamed { number: self.number, before: self.path.clone() }),
+            Err((path, error)) => Err(error.explain(self.number, path)),
+        }
     }
 
     fn new(node: &Node, path: PathBuf, id: FileId, attachment: &Attachment) -> Result<Self, LoopError> {

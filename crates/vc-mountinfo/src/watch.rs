@@ -94,7 +94,7 @@ impl MountEvents {
         }
         let mut buffer = [0; 4096];
         match self.group.read(&mut buffer) {
-            Ok(length) => Ok(parse(&buffer[..length])),
+            Ok(length) => Ok(parse_events(&buffer[..length])),
             // Another thread was faster.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
             Err(e) => Err(e),
@@ -109,7 +109,7 @@ impl AsFd for MountEvents {
 }
 
 /// Reads `struct fanotify_event_metadata`, each followed by a `struct fanotify_event_info_mnt`.
-fn parse(mut bytes: &[u8]) -> Vec<MountEvent> {
+pub(crate) fn parse_events(mut bytes: &[u8]) -> Vec<MountEvent> {
     const INFO_MNT: u8 = 7;
     let mut events = Vec::new();
     while let (Some(length), Some(mask)) = (u32_at(bytes, 0), u64_at(bytes, 8)) {

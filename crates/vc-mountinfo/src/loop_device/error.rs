@@ -30,12 +30,12 @@ pub enum LoopError {
         /// The name it had last.
         path: PathBuf,
     },
-    /// The file was renamed again and again during the look.
-    #[error("the file behind /dev/loop{number} is being renamed; it just was {before:?}")]
+    /// The file has another name than before, or gets new ones all the time.
+    #[error("the file behind /dev/loop{number} was renamed; it was {before:?} before")]
     Renamed {
         /// The device's number.
         number: u32,
-        /// One of the names it had.
+        /// A name it had.
         before: PathBuf,
     },
     /// The device got another file.

@@ -67,17 +67,16 @@ impl Node {
         PathBuf::from(format!("/dev/loop{}", self.number))
     }
 
-    /// The file's name: raw bytes and one newline.
+    /// The file's name.
     pub(super) fn backing_file(&self) -> Result<PathBuf, LoopError> {
         let path = self.directory.join("loop/backing_file");
-        let mut name = fs::read(&path).map_err(|source| match source.raw_os_error() {
+        let name = fs::read(&path).map_err(|source| match source.raw_os_error() {
             // The directory `loop` is there while a file is attached.
             Some(libc::ENOENT) => LoopError::Detached { number: self.number },
             Some(libc::ENAMETOOLONG) => LoopError::PathTooLong { number: self.number },
             _ => LoopError::Sysfs { path, source },
         })?;
-        name.pop_if(|last| *last == b'\n');
-        Ok(path_buf(name))
+        Ok(parse_backing_file(name))
     }
 
     pub(super) fn is_read_only(&self) -> Result<bool, LoopError> {
@@ -95,8 +94,7 @@ impl Partition {
         }
         let value = |name: &str| {
             let path = directory.join(name);
-            let text = String::from_utf8(read(&path)?).ok();
-            text.and_then(|text| text.trim().parse::<u64>().ok()).ok_or_else(|| malformed(path))
+            parse_number(&read(&path)?).ok_or_else(|| malformed(path))
         };
         let number = value("partition")?;
         Ok(Some(Self {
@@ -105,6 +103,17 @@ impl Partition {
             size: value("size")?.saturating_mul(SECTOR),
         }))
     }
+}
+
+/// The file's name: raw bytes, and one newline after them.
+pub(crate) fn parse_backing_file(mut text: Vec<u8>) -> PathBuf {
+    text.pop_if(|last| *last == b'\n');
+    path_buf(text)
+}
+
+/// A number, and a newline after it.
+pub(crate) fn parse_number(text: &[u8]) -> Option<u64> {
+    device::decimal(text.trim_ascii())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoopError> {

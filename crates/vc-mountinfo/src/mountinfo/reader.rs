@@ -72,8 +72,11 @@ impl<R: Read> MountInfoReader<R> {
     }
 
     fn read_more(&mut self) -> io::Result<()> {
-        self.buffer.copy_within(self.unread.clone(), 0);
-        self.unread = 0..self.unread.len();
+        // Once for each line, however long: what is there already stays.
+        if self.unread.start > 0 {
+            self.buffer.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+        }
         let filled = self.unread.end;
         if self.buffer.len() < filled + CHUNK {
             self.buffer.resize((filled + CHUNK).next_power_of_two(), 0);

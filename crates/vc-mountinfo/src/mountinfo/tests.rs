@@ -76,6 +76,17 @@ fn a_malformed_line_is_named_and_skipped() {
     assert!(reader.next_entry().unwrap().is_none());
 }
 
+#[test]
+fn a_line_of_many_megabytes_is_read_like_any_other() {
+    let options = vec![b'x'; 5 << 20];
+    let table =
+        [b"1 2 7:0 / /m ro - overlay o ro,", &options[..], b"\n2 1 7:1 / /n ro - erofs t ro\n"].concat();
+    let mut reader = MountInfoReader::new(&table[..]);
+    assert_eq!(reader.next_entry().unwrap().unwrap().fs_options(), options);
+    assert_eq!(reader.next_entry().unwrap().unwrap().id, 2);
+    assert!(reader.next_entry().unwrap().is_none());
+}
+
 /// Hands out at most `self.1` bytes at a time.
 struct Slow<'a>(&'a [u8], usize);
 

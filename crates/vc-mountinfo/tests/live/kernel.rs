@@ -170,6 +170,12 @@ pub(crate) fn change_loop(device: &File, file: &File) -> io::Result<()> {
     check(i64::from(unsafe { libc::ioctl(device.as_raw_fd(), 0x4C06, file.as_raw_fd()) })).map(drop)
 }
 
+/// `LOOP_SET_DIRECT_IO`.
+pub(crate) fn set_direct_io(device: &File) -> io::Result<()> {
+    // SAFETY: takes a number, no pointer.
+    check(i64::from(unsafe { libc::ioctl(device.as_raw_fd(), 0x4C08, 1) })).map(drop)
+}
+
 /// `LOOP_CLR_FD`.
 pub(crate) fn detach_loop(device: &File) -> io::Result<()> {
     // SAFETY: takes no pointer.

@@ -112,6 +112,26 @@ fn overlays_of_120_layers_and_of_the_most_there_can_be_are_read_whole() {
 }
 
 #[test]
+fn directories_for_data_only_are_told() {
+    in_private_world(|world| {
+        let (names, names_at) = file_layer(world, "names");
+        let (data, data_at) = file_layer(world, "data");
+        let given = format!("lowerdir={}::{},metacopy=on", names_at.display(), data_at.display());
+        let colons = world.dir("m/colons");
+        mount(Some("overlay"), &colons, Some("overlay"), MsFlags::empty(), Some(&*given)).unwrap();
+        let appended = world.dir("m/appended");
+        let options: [(&str, &Path); 3] =
+            [("lowerdir+", &names_at), ("datadir+", &data_at), ("metacopy", Path::new("on"))];
+        kernel::mount_by_fsconfig("overlay", &options, &appended).unwrap();
+        for rootfs in [colons, appended] {
+            let found = overlay_layers(&rootfs, None).unwrap();
+            let found: Vec<_> = found.iter().map(|layer| (layer.image.path(), layer.data_only)).collect();
+            assert_eq!(found, [(&*names, false), (&*data, true)]);
+        }
+    });
+}
+
+#[test]
 fn relative_lower_directories_need_to_know_from_where() {
     in_private_world(|world| {
         let (image, _) = file_layer(world, "a");

@@ -10,7 +10,7 @@ use vc_mountinfo::{DeviceNumber, FileId, LoopError, LoopFile, Pin, Symlinks};
 
 use crate::images::{self, Loop};
 use crate::kernel;
-use crate::world::{World, in_private_world};
+use crate::world::{World, in_private_world, skip};
 
 fn behind(device: &Loop) -> Result<LoopFile, LoopError> {
     LoopFile::behind(device.device())
@@ -49,6 +49,37 @@ fn the_name_is_the_files_own_not_the_one_it_was_opened_by() {
         fs::rename(&path, world.path("renamed")).unwrap();
         file(world, "real");
         assert_eq!(behind(&device).unwrap().path, world.path("renamed"));
+    });
+}
+
+#[test]
+fn a_file_renamed_or_deleted_since_is_told() {
+    in_private_world(|world| {
+        let path = file(world, "f");
+        let device = Loop::attach(&path);
+        let found = behind(&device).unwrap();
+        found.check_unchanged().unwrap();
+        fs::rename(&path, world.path("renamed")).unwrap();
+        let now = found.check_unchanged();
+        assert!(matches!(&now, Err(LoopError::Renamed { before, .. }) if *before == path), "{now:?}");
+        fs::rename(world.path("renamed"), &path).unwrap();
+        found.check_unchanged().unwrap();
+        fs::remove_file(&path).unwrap();
+        let now = found.check_unchanged();
+        assert!(matches!(&now, Err(LoopError::Deleted { .. })), "{now:?}");
+    });
+}
+
+#[test]
+fn direct_io_and_writing_are_told() {
+    in_private_world(|world| {
+        let path = file(world, "f");
+        let device = Loop::attach_writable(&path);
+        assert!(!behind(&device).unwrap().read_only);
+        match kernel::set_direct_io(&device.handle) {
+            Ok(()) => assert!(behind(&device).unwrap().direct_io),
+            Err(e) => skip(format!("needs a disk that takes direct I/O: {e}")),
+        }
     });
 }
 

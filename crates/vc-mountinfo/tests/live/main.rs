@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be made fails the test, in helpers as in tests")]
 
+mod example;
 mod images;
 mod kernel;
 mod layers;

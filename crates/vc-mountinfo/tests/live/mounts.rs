@@ -232,13 +232,20 @@ fn many_are_found_in_the_order_asked() {
         let mut paths: Vec<_> = (0..30).map(|n| world.tmpfs(format!("m/{n}"), &n.to_string())).collect();
         paths.reverse();
         paths.insert(3, world.dir("m/plain"));
+        let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap()).collect();
+        let parent = fs::File::open(world.path("m")).unwrap();
+        let pins: Vec<_> = paths.iter().map(|path| Pin::open(path, Symlinks::NoFollow).unwrap()).collect();
+        let want: Vec<_> = (0..30).rev().map(|n| OsString::from(n.to_string())).collect();
         for way in ways() {
-            let found = Lookup::new().forced(way).all(&paths);
-            assert!(matches!(found[3], Err(LookupError::NotMountPoint { .. })), "{way:?}");
-            let sources: Vec<_> =
-                found.into_iter().flatten().map(|mount| mount.source.into_owned()).collect();
-            let want: Vec<_> = (0..30).rev().map(|n| OsString::from(n.to_string())).collect();
-            assert_eq!(sources, want, "{way:?}");
+            let mut lookup = Lookup::new().forced(way);
+            let by_path = lookup.all(&paths);
+            let by_name = lookup.all_at_dir(&parent, &names);
+            let by_pin = lookup.all_of(&pins);
+            for found in [by_path, by_name, by_pin] {
+                assert!(matches!(found[3], Err(LookupError::NotMountPoint { .. })), "{way:?}");
+                let found = found.into_iter().flatten().map(|mount| mount.source.into_owned());
+                assert_eq!(found.collect::<Vec<_>>(), want, "{way:?}");
+            }
         }
     });
 }
@@ -291,6 +298,83 @@ fn a_refused_statmount_falls_back_on_the_mount_id() {
     for errno in [libc::ENOSYS, libc::EPERM, libc::EINVAL] {
         restricted(move |_| kernel::refuse(&[(457, errno)]).unwrap(), Way::MountId);
     }
+}
+
+#[test]
+fn refused_calls_fall_back_for_many_at_once_too() {
+    let cases: [(&[(libc::c_long, i32)], Way); 2] =
+        [(&[(457, libc::EPERM)], Way::MountId), (&[(libc::SYS_statx, libc::EPERM)], Way::ParentWalk)];
+    for (refused, want) in cases {
+        in_private_world(move |world| {
+            let paths: Vec<_> = (0..30).map(|n| world.tmpfs(format!("m/{n}"), &n.to_string())).collect();
+            kernel::refuse(refused).unwrap();
+            let mut lookup = Lookup::new();
+            for (n, found) in lookup.all(&paths).into_iter().enumerate() {
+                assert_eq!(*found.unwrap().source, *n.to_string());
+            }
+            assert_eq!(lookup.way_taken(), Some(want));
+        });
+    }
+}
+
+#[test]
+fn an_unprivileged_user_falls_back_where_calls_are_refused() {
+    let cases: [(&[(libc::c_long, i32)], Way); 2] =
+        [(&[(457, libc::EPERM)], Way::MountId), (&[(libc::SYS_statx, libc::EPERM)], Way::ParentWalk)];
+    for (refused, want) in cases {
+        let leave = move |world: &World| {
+            for name in ["", "m"] {
+                let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                fs::set_permissions(world.path(name), open).unwrap();
+            }
+            kernel::become_nobody().unwrap();
+            kernel::refuse(refused).unwrap();
+        };
+        restricted(leave, want);
+    }
+}
+
+#[test]
+fn a_path_whose_symlinks_and_mounts_change_all_the_time_is_one_of_those_it_was() {
+    in_private_world(|world| {
+        // `m/link/a` is over here or over there, and over there mounted over again and again.
+        world.tmpfs("m/here/a", "here");
+        let there = world.tmpfs("m/there/a", "there");
+        let (link, new) = (world.path("m/link"), world.path("m/new"));
+        std::os::unix::fs::symlink("here", &link).unwrap();
+        let (stop, changed) = (AtomicBool::new(false), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    mount(Some("over"), &there, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+                    for target in ["there", "here"] {
+                        std::os::unix::fs::symlink(target, &new).unwrap();
+                        fs::rename(&new, &link).unwrap();
+                    }
+                    umount2(&there, MntFlags::MNT_DETACH).unwrap();
+                    changed.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let path = link.join("a");
+            let ask = |way| (way, by_way(way, &path));
+            let ways = ways();
+            let answers: Vec<_> = (0..600).map(|n| ask(ways[n % ways.len()])).collect();
+            // The main thread must not panic before the other one is told to end.
+            stop.store(true, Ordering::Relaxed);
+            for (way, answer) in answers {
+                match answer {
+                    Ok(mount) => {
+                        let source = mount.source.to_str().unwrap();
+                        assert!(["here", "there", "over"].contains(&source), "{way:?}: {source}");
+                    }
+                    // It was unmounted between two calls.
+                    Err(LookupError::NotListed { .. }) => {}
+                    Err(error) => panic!("{way:?}: {error:?}"),
+                }
+            }
+        });
+        assert!(changed.into_inner() > 0);
+    });
 }
 
 #[test]
