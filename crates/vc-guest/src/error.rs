@@ -85,7 +85,6 @@ impl CallError {
     fn code(&self) -> Code {
         match self {
             Self::NoProcess { .. }
-            | Self::NoTerminationLog(_)
             | Self::Volume(VolumeError::Absent(_))
             | Self::Network(NetworkError::Absent(_))
             | Self::Storage(StorageError::NotMounted(_))
@@ -114,7 +113,9 @@ impl CallError {
             )
             | Self::Storage(StorageError::Invalid(..) | StorageError::Lowerdir(..)) => Code::INVALID_ARGUMENT,
             Self::ContainerExists(_) | Self::ProcessExists(_) | Self::SandboxExists => Code::ALREADY_EXISTS,
-            Self::State { .. } | Self::StdinClosed(_) | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
+            Self::State { .. } | Self::NoTerminationLog(_) | Self::StdinClosed(_) | Self::NoTerminal(_) => {
+                Code::FAILED_PRECONDITION
+            }
             Self::TooManyProcesses(_) => Code::RESOURCE_EXHAUSTED,
             Self::Unsupported(_)
             | Self::Hotplug(HotplugError::NoProbe)

@@ -10,6 +10,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use nix::errno::Errno;
 use std::net::IpAddr;
+use std::sync::Arc;
 use vc_agent_protocol::types::{IPAddress, IPFamily, Interface};
 use vc_types::Deadline;
 
@@ -30,12 +31,19 @@ pub(crate) async fn update_interface(
     mut events: DeviceEvents,
     deadline: Deadline,
 ) -> Result<Interface, NetworkError> {
-    let wanted = Wanted::parse(wanted)?;
+    let wanted = Arc::new(Wanted::parse(wanted)?);
     let mut late = false;
     loop {
-        let found = links()?.into_iter().find(|link| link.hardware == wanted.hardware);
-        if let Some(link) = found {
-            return wanted.apply(&link);
+        // The kernel answers at once, unless another network device is just being set up.
+        let applied = tokio::task::spawn_blocking({
+            let wanted = Arc::clone(&wanted);
+            move || wanted.apply_if_there()
+        });
+        match applied.await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(interface))) => return Ok(interface),
+            Ok(Err(error)) => return Err(error),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
         if late {
             let hardware = text::hardware_text(&wanted.hardware);
@@ -81,6 +89,11 @@ impl Wanted {
         })
     }
 
+    fn apply_if_there(&self) -> Result<Option<Interface>, NetworkError> {
+        let found = links()?.into_iter().find(|link| link.hardware == self.hardware);
+        found.map(|link| self.apply(&link)).transpose()
+    }
+
     fn apply(&self, link: &Link) -> Result<Interface, NetworkError> {
         if let Some(name) = self.name.as_ref().filter(|name| **name != link.name) {
             rename(link, name)?;
@@ -102,7 +115,9 @@ impl Wanted {
         for message in addresses()?.into_iter().filter(|message| message.header.index == link.index) {
             let is_wanted = address_of(&message)
                 .is_some_and(|address| self.addresses.contains(&(address, message.header.prefix_len)));
-            if !is_wanted {
+            // The kernel's own, without which IPv6 does not work.
+            let is_kernels = address_of(&message).is_some_and(is_link_local);
+            if !is_wanted && !is_kernels {
                 let gone = netlink.change(Message::DelAddress(message), 0);
                 failed("take an address from", &link.name, gone)?;
             }
@@ -191,6 +206,10 @@ fn address_of(message: &AddressMessage) -> Option<IpAddr> {
         _ => None,
     });
     local.or(any)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn describe(link: &Link, addresses: &[AddressMessage]) -> Interface {

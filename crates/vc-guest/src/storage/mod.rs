@@ -2,6 +2,7 @@
 
 mod error;
 mod hugepages;
+mod layers;
 mod made;
 mod markers;
 mod mounting;
@@ -14,9 +15,10 @@ mod watch;
 
 pub use error::StorageError;
 pub use hugepages::HugePages;
+pub use layers::{Layer, Layers};
 pub use markers::NewDirectory;
 pub use overlay::{LowerdirError, check_lowerdirs, lowerdirs};
 pub use ownership::FsGroup;
-pub use request::{Driver, InvalidStorage, Layer, Layers, StorageSpec};
+pub use request::{Driver, InvalidStorage, StorageSpec};
 pub use table::StorageTable;
 pub use verity::{VerityError, VerityOptions};

@@ -1,10 +1,11 @@
 //! What each driver does once its devices are there.
 
 use super::error::StorageError;
+use super::layers::{Layer, Layers};
 use super::made::Made;
 use super::overlay::{self, ShortNames};
 use super::ownership;
-use super::request::{Driver, Layer, Layers, StorageSpec};
+use super::request::{Driver, StorageSpec};
 use super::verity::VerityDevice;
 use super::watch::{CopyError, Watch};
 use crate::modules::ModuleLoader;

@@ -1,10 +1,11 @@
 //! A storage as the host asks for it, checked.
 
 use super::hugepages::HugePages;
-use super::markers::{self, NewDirectory};
+use super::layers::{self, Layer, Layers};
+use super::markers;
 use super::ownership::FsGroup;
-use super::verity::{VerityError, VerityOptions};
-use crate::block::{BlockAddress, BlockSource, InvalidAddress};
+use super::verity::VerityError;
+use crate::block::InvalidAddress;
 use vc_agent_protocol::agent;
 use vc_agent_protocol::types::FSGroupChangePolicy;
 use vc_types::{GuestPath, InvalidPath, InvalidPci};
@@ -42,30 +43,6 @@ pub enum Driver {
     Local,
     /// `watchable-bind`: a copy of a directory or file, which follows it.
     Watchable(GuestPath),
-}
-
-/// A block device with a file system.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// The device.
-    pub source: BlockSource,
-    /// How its bytes are verified.
-    pub verity: Option<VerityOptions>,
-    /// The file system's name; `bind` for a device that is to be used as it is.
-    pub fs_type: String,
-    /// The mount options.
-    pub options: Vec<String>,
-}
-
-/// The layers of one overlay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layers {
-    /// The writable one.
-    pub upper: Layer,
-    /// Directories to be made in it.
-    pub directories: Vec<NewDirectory>,
-    /// Those below, the topmost first.
-    pub lower: Vec<Layer>,
 }
 
 /// One storage of a request.
@@ -173,7 +150,7 @@ impl StorageSpec {
         }
         if let Some((first, ..)) = layers.first() {
             let mount_point = first.mount_point.clone();
-            let overlay = Self::from_layers(layers).map_err(|error| (mount_point, error))?;
+            let overlay = layers::overlay_of(layers).map_err(|error| (mount_point, error))?;
             let mut overlay = Some(overlay);
             specs.iter_mut().filter(|spec| spec.is_none()).for_each(|spec| *spec = overlay.take());
         }
@@ -214,7 +191,7 @@ impl StorageSpec {
             }
             "ephemeral" => Driver::Memory,
             "local" => Driver::Local,
-            _ => Driver::Block(layer(wire, markers, spec.options.clone())?),
+            _ => Driver::Block(layers::layer(wire, markers, spec.options.clone())?),
         };
         let wanted_elsewhere =
             (writable && !matches!(spec.driver, Driver::Overlay { .. })).then_some(OVERLAY_RW);
@@ -226,33 +203,11 @@ impl StorageSpec {
         }
     }
 
-    fn from_layers(
-        layers: Vec<(&agent::Storage, markers::Markers, Vec<String>)>,
-    ) -> Result<Self, InvalidStorage> {
-        let (mut upper, mut lower) = (None, Vec::new());
-        for (wire, markers, options) in layers {
-            // Told apart by their file systems where no marker says it.
-            let is_upper = markers.is_upper || !markers.is_lower && wire.fstype != "erofs";
-            let layer = layer(wire, &markers, options)?;
-            if !is_upper {
-                lower.push(layer);
-            } else if markers.is_lower || upper.is_some() {
-                return Err(InvalidStorage::Layers);
-            } else {
-                let mut spec = Self::without_driver(wire, Vec::new())?;
-                "overlay".clone_into(&mut spec.fs_type);
-                upper = Some((spec, layer, markers.directories));
-            }
-        }
-        let Some((mut spec, upper, directories)) = upper.filter(|_| !lower.is_empty()) else {
-            return Err(InvalidStorage::Layers);
-        };
-        spec.driver = Driver::Layers(Box::new(Layers { upper, directories, lower }));
-        Ok(spec)
-    }
-
     /// What all drivers have in common; the driver is still to be told.
-    fn without_driver(wire: &agent::Storage, mut options: Vec<String>) -> Result<Self, InvalidStorage> {
+    pub(super) fn without_driver(
+        wire: &agent::Storage,
+        mut options: Vec<String>,
+    ) -> Result<Self, InvalidStorage> {
         let mount_point = GuestPath::new(&wire.mount_point)?;
         if mount_point.as_str() == "/" {
             return Err(InvalidStorage::Root);
@@ -284,28 +239,6 @@ impl StorageSpec {
             root_gid,
         })
     }
-}
-
-/// A block device of one of the drivers for them.
-fn layer(
-    wire: &agent::Storage,
-    markers: &markers::Markers,
-    options: Vec<String>,
-) -> Result<Layer, InvalidStorage> {
-    let address = |driver| move |source| InvalidStorage::Address { driver, source };
-    let address = match wire.driver.as_str() {
-        "blk" => BlockAddress::Pci(wire.source.parse().map_err(InvalidStorage::Pci)?),
-        "scsi" => BlockAddress::Scsi(wire.source.parse().map_err(address("scsi"))?),
-        "mmioblk" => BlockAddress::Name(wire.source.parse().map_err(address("mmioblk"))?),
-        "nvdimm" => BlockAddress::Name(wire.source.parse().map_err(address("nvdimm"))?),
-        other => return Err(InvalidStorage::Driver(other.to_owned())),
-    };
-    Ok(Layer {
-        source: BlockSource { address, partition: markers.partition },
-        verity: markers.verity.clone(),
-        fs_type: wire.fstype.clone(),
-        options,
-    })
 }
 
 /// Takes the options away for which `wanted` gives a value; the last value counts.
@@ -418,48 +351,5 @@ mod tests {
         for change in unsupported {
             assert!(matches!(with(change), Err(InvalidStorage::Unsupported(_))));
         }
-    }
-
-    fn layer_of(source: &str, fs_type: &str, markers: &[&str]) -> agent::Storage {
-        let options = markers.iter().map(|marker| format!("X-kata.{marker}")).chain(["noatime".to_owned()]);
-        let fstype = fs_type.to_owned();
-        agent::Storage { fstype, options: options.collect(), ..wire("blk", source) }
-    }
-
-    #[test]
-    fn layers_become_one_overlay_in_their_order() {
-        let partition =
-            |number: &'static str| ["multi-layer=true", "overlay-lower", "gpt-partitioned=true", number];
-        let specs = StorageSpec::all_from_wire(&[
-            wire("ephemeral", "tmpfs"),
-            layer_of(
-                "01/00",
-                "ext4",
-                &["multi-layer=true", "overlay-upper", "mkdir.path={{ mount 0 }}/upper"],
-            ),
-            layer_of("02/00", "erofs", &partition("partition-number=2")),
-            layer_of("02/00", "erofs", &partition("partition-number=1")),
-            wire("local", "local"),
-        ])
-        .unwrap();
-        assert_eq!((specs.len(), &specs[0].driver, &specs[2].driver), (3, &Driver::Memory, &Driver::Local));
-        let Driver::Layers(layers) = &specs[1].driver else { panic!("{specs:?}") };
-        assert_eq!(layers.upper.source.to_string(), "PCI path 01/00");
-        assert_eq!(layers.upper.options, ["noatime"]);
-        assert_eq!(layers.directories.len(), 1);
-        let lower: Vec<_> = layers.lower.iter().map(|layer| layer.source.to_string()).collect();
-        assert_eq!(lower, ["PCI path 02/00, partition 2", "PCI path 02/00, partition 1"]);
-    }
-
-    #[test]
-    fn layers_without_exactly_one_writable_one_are_refused() {
-        let upper = || layer_of("01/00", "ext4", &["multi-layer=true", "overlay-upper"]);
-        let lower = || layer_of("02/00", "erofs", &["multi-layer=true", "overlay-lower"]);
-        let both = layer_of("02/00", "erofs", &["multi-layer=true", "overlay-lower", "overlay-upper"]);
-        for bad in [vec![upper()], vec![lower()], vec![upper(), upper(), lower()], vec![upper(), both]] {
-            let result = StorageSpec::all_from_wire(&bad);
-            assert!(matches!(result, Err((_, InvalidStorage::Layers))), "{result:?}");
-        }
-        assert_eq!(StorageSpec::all_from_wire(&[upper(), lower()]).unwrap().len(), 1);
     }
 }

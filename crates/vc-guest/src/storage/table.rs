@@ -1,10 +1,11 @@
 //! The mounted storages of the sandbox, counted by their users.
 
 use super::error::StorageError;
+use super::layers::Layer;
 use super::made::Made;
 use super::mounting::Mounting;
 use super::overlay;
-use super::request::{Driver, Layer, StorageSpec};
+use super::request::{Driver, StorageSpec};
 use crate::block::wait_for_block;
 use crate::log::chain;
 use crate::modules::ModuleLoader;

@@ -14,10 +14,10 @@ use vc_agent::{Connect, Connector};
 use vc_agent_protocol::agent::{self, Storage};
 use vc_agent_protocol::agent_ttrpc::AgentServiceClient;
 use vc_agent_protocol::oci;
-use vc_hypervisor::{Accelerator, Hypervisor, Machine, MachineSpec};
+use vc_hypervisor::{Hypervisor, Machine, MachineSpec};
 use vc_qemu::{Qemu, QemuConfig, QemuMachine};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{AgentAddress, Deadline, HostPath, MiB};
+use vc_types::{AgentAddress, Deadline, HostPath};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -84,16 +84,14 @@ impl Plan {
         let text = format!("#!/bin/sh\nexec qemu-system-x86_64 \"$@\" {}\n", words.join(" "));
         std::fs::write(&script, text).unwrap();
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = |path: &Path| HostPath::new(path).unwrap();
+        let id = "guest".parse().unwrap();
+        let (kernel, initrd) = (path(&self.image.kernel), path(&self.image.initrd));
         let spec = MachineSpec {
-            id: "guest".parse().unwrap(),
             vcpus: self.vcpus,
-            memory: MiB::new(256).unwrap(),
-            accelerator: Accelerator::Auto,
-            kernel: HostPath::new(&self.image.kernel).unwrap(),
-            initrd: HostPath::new(&self.image.initrd).unwrap(),
             kernel_params: self.kernel_params.clone(),
             hotplug_ports: 1,
-            runtime_dir: HostPath::new(self.leftovers.runtime_dir()).unwrap(),
+            ..MachineSpec::new(id, kernel, initrd, path(self.leftovers.runtime_dir()))
         };
         let qemu = Qemu::new(QemuConfig { program: script, ..QemuConfig::default() });
         let machine = qemu.launch(&spec, Deadline::after(PATIENCE)).await.unwrap();
