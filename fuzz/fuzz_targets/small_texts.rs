@@ -7,8 +7,14 @@ use libfuzzer_sys::fuzz_target;
 use vc_mountinfo::{DeviceNumber, fuzzing, unescape};
 
 fn escape(text: &[u8], which: impl Fn(u8) -> bool) -> Vec<u8> {
-    let one = |b: &u8| if which(*b) { format!("\\{b:03o}").into_bytes() } else { vec![*b] };
-    text.iter().flat_map(one).collect()
+    let mut escaped = Vec::with_capacity(text.len() * 4);
+    for &b in text {
+        match which(b) {
+            true => escaped.extend([b'\\', b'0' + (b >> 6), b'0' + (b >> 3 & 7), b'0' + (b & 7)]),
+            false => escaped.push(b),
+        }
+    }
+    escaped
 }
 
 fuzz_target!(|text: &[u8]| {

@@ -107,11 +107,23 @@ fn run_target(workspace: &Workspace, target: &str, each: Duration) -> Result<u64
     command.arg("--").arg(format!("-max_total_time={}", each.as_secs())).arg("-print_final_stats=1");
     let output = command.stdin(Stdio::null()).output().context("cannot start cargo fuzz")?;
     let text = String::from_utf8_lossy(&output.stderr);
-    // The whole of it is long; the end says what happened and where the input was left.
-    let lines: Vec<&str> = text.lines().collect();
-    let end = lines[lines.len().saturating_sub(40)..].join("\n");
-    ensure!(output.status.success(), "{}\n{end}", output.status);
-    executions(&text).with_context(|| format!("libFuzzer does not say what it did\n{end}"))
+    ensure!(output.status.success(), "{}", fault(target, &text));
+    executions(&text).with_context(|| format!("libFuzzer does not say what it did\n{text}"))
+}
+
+/// What was found, out of all that libFuzzer and cargo-fuzz write: the panic or the sanitizer's report, and the input.
+fn fault(target: &str, text: &str) -> String {
+    const REPORT: usize = 8;
+    let is_report = |line: &&str| line.contains("panicked at") || line.contains("ERROR: ");
+    let report: Vec<&str> = text.lines().skip_while(|line| !is_report(line)).take(REPORT).collect();
+    let input = text.lines().map(str::trim).find(|line| line.starts_with("fuzz/artifacts/"));
+    match input {
+        Some(input) if !report.is_empty() => format!(
+            "{}\nrun it again with: RUSTC_BOOTSTRAP=1 cargo fuzz run {target} {input}",
+            report.join("\n")
+        ),
+        _ => text.to_owned(),
+    }
 }
 
 /// What libFuzzer reports with `-print_final_stats=1`.
@@ -130,6 +142,15 @@ mod tests {
             "Done 9504 runs in 6 second(s)\nstat::number_of_executed_units: 9504\nstat::peak_rss_mb: 255\n";
         assert_eq!(executions(text), Some(9504));
         assert_eq!(executions("stat::number_of_executed_units: 0\n"), None);
+    }
+
+    #[test]
+    fn a_fault_is_told_with_its_input() {
+        let text = "#1 NEW cov: 5\nthread 'x' panicked at src/escape.rs:18:\nplanted\n\nFailing input:\n\n\tfuzz/artifacts/t/crash-1\n";
+        let told = fault("t", text);
+        assert!(told.starts_with("thread 'x' panicked at src/escape.rs:18:\nplanted"), "{told}");
+        assert!(told.ends_with("cargo fuzz run t fuzz/artifacts/t/crash-1"), "{told}");
+        assert_eq!(fault("t", "could not compile"), "could not compile");
     }
 
     #[test]

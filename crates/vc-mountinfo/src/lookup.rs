@@ -144,6 +144,8 @@ impl Lookup {
 
     /// The mounts at all of `paths`, in their order, with at most one pass over the mount table.
     ///
+    /// On the way by mount ids, [`Way::MountId`], each path is held open until all are found.
+    ///
     /// # Errors
     /// Each path has its own, as of [`at`](Self::at).
     pub fn all<P: AsRef<Path>>(&mut self, paths: &[P]) -> Vec<Result<Mount<'static>, LookupError>> {

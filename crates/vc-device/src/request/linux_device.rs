@@ -113,7 +113,7 @@ pub enum LinuxDeviceError {
 /// The request behind an entry of `linux.devices`; `None` for a FIFO, which is no device of the host.
 ///
 /// The host's path is the kernel's own name (`DEVNAME`), or the container's path for a device that the
-/// kernel does not know. `access` is what [`decide_access`](crate::decide_access) said.
+/// kernel does not know; whoever opens it compares the two ([`DeviceSource::is_opened`]). `access` is what [`decide_access`](crate::decide_access) said.
 ///
 /// # Errors
 /// [`LinuxDeviceError`]; nothing is left out silently.

@@ -1,9 +1,10 @@
 //! Records of devices: nothing is lost in them, and nothing that was edited by hand gets in.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use vc_device::{
-    Access, AttachError, Capacity, ContainerNode, DeviceRequest, DeviceSource, FileId, GuestLocation,
-    Lifetime, Port, PortKind, Registry, Topology, VfioFunction, VfioPath,
+    Access, AttachError, Capacity, ContainerNode, DeviceRequest, DeviceSource, DeviceState, FileId,
+    GuestLocation, Lifetime, Port, PortKind, Registry, Topology, VfioFunction, VfioPath,
 };
 use vc_types::{GuestPath, HostPath};
 
@@ -169,4 +170,26 @@ fn a_topology_survives_a_record_and_an_edited_one_is_refused() {
         assert!(text.contains(why), "{why}: {text}");
     }
     assert_eq!(GuestLocation::Memory(1).to_string(), "/dev/pmem1");
+}
+
+proptest! {
+    /// Whatever a damaged record still says is sound: it can be written and read again, and no two of its
+    /// devices are the same, have one name or are in one place.
+    #[test]
+    fn a_damaged_record_is_refused_or_sound(at in 0..10_000_usize, byte in 0x20..0x7f_u8) {
+        let mut text = record().to_string().into_bytes();
+        let at = at % text.len();
+        text[at] = byte;
+        if let Ok(registry) = serde_json::from_slice::<Registry>(&text) {
+            prop_assert_eq!(&round(&registry), &registry);
+            let devices: Vec<_> = registry.devices().collect();
+            for device in &devices {
+                let identity = registry.source(device).unwrap().identity();
+                prop_assert_eq!(registry.find(&identity), Some(*device));
+                if let Some(DeviceState::Plugged(at)) = registry.state(device) {
+                    prop_assert_eq!(registry.at(at), Some(*device));
+                }
+            }
+        }
+    }
 }
