@@ -37,6 +37,17 @@ impl Mounted {
         }
         mounted
     }
+
+    /// Mounts an empty file system in memory; `options` as for mount(8), such as `size=64k`.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    pub fn tmpfs(&mut self, at: &Path, options: &str) {
+        fs::create_dir_all(at).expect("a place for a mount");
+        let mounted = mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options));
+        mounted.expect("a tmpfs can be mounted");
+        self.0.push(at.to_path_buf());
+    }
 }
 
 impl Drop for Mounted {

@@ -1,10 +1,11 @@
-//! `cargo xtask bench`: how long a start takes, next to a bare QEMU that boots the same image in the same rounds, and how
-//! long it takes to look mounts up, next to other crates.
+//! `cargo xtask bench`: how long a start takes, next to a bare QEMU that boots the same image in the same rounds; what the
+//! way to a container costs, next to what is behind it; and how long it takes to look mounts up, next to other crates.
 //! What else the machine does then disturbs both alike, so the ratios mean more than the milliseconds.
 
 mod bare;
 mod container;
 mod series;
+mod wire;
 
 use std::time::Duration;
 
@@ -16,11 +17,17 @@ use crate::workspace::Workspace;
 use crate::{apt, guest, layers, process};
 use series::Series;
 
+/// What can be measured of the way to a container, in one machine.
+const WIRE: [&str; 3] = ["exec", "stdio", "rpc"];
+
 /// What the command line can choose.
 #[derive(Debug)]
 pub(crate) struct Options {
     subject: Subject,
-    rounds: usize,
+    /// What of the way to a container is measured.
+    wire: Vec<String>,
+    /// How often; each subject has a number of its own.
+    rounds: Option<usize>,
     accelerator: String,
 }
 
@@ -29,6 +36,8 @@ pub(crate) struct Options {
 enum Subject {
     /// The start of a container, next to a bare QEMU.
     Boot,
+    /// The way to a container: exec, standard output, calls.
+    Wire,
     /// Look-ups in the mount table, next to other crates that do the same.
     Mounts,
 }
@@ -36,21 +45,24 @@ enum Subject {
 impl Options {
     /// Reads what follows `bench` on the command line.
     pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
-        let mut options = Self { subject: Subject::Boot, rounds: 5, accelerator: "tcg".to_owned() };
+        let mut options =
+            Self { subject: Subject::Wire, wire: Vec::new(), rounds: None, accelerator: "tcg".to_owned() };
         let mut subject = None;
         while let Some(argument) = arguments.next()? {
             match argument {
-                Long("rounds") => options.rounds = arguments.value()?.parse()?,
+                Long("rounds") => options.rounds = Some(arguments.value()?.parse()?),
                 Long("accel") => options.accelerator = arguments.value()?.string()?,
+                Value(value) if WIRE.iter().any(|name| value == *name) => options.wire.push(value.string()?),
                 Value(value) if subject.is_none() => subject = Some(value.string()?),
                 other => return Err(other.unexpected().into()),
             }
         }
-        ensure!(options.rounds > 0, "--rounds must be at least 1");
+        ensure!(options.rounds != Some(0), "--rounds must be at least 1");
         options.subject = match subject.as_deref() {
+            None if !options.wire.is_empty() => Subject::Wire,
             Some("boot") => Subject::Boot,
             Some("mounts") => Subject::Mounts,
-            _ => bail!("what to measure? There are: bench boot, bench mounts"),
+            _ => bail!("what to measure? There are: bench boot, bench exec stdio rpc, bench mounts"),
         };
         Ok(options)
     }
@@ -61,6 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::load()?;
     match options.subject {
         Subject::Boot => boot(&workspace, options),
+        Subject::Wire => wire::run(&workspace, options),
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
     }
@@ -84,7 +97,8 @@ fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
     let layer = layers::make_base(directory.path())?;
 
     let mut table = Table::default();
-    for round in 1..=options.rounds {
+    let rounds = options.rounds.unwrap_or(5);
+    for round in 1..=rounds {
         let bare = bare::boot(workspace, &image, &options.accelerator)?;
         let container = container::run(workspace, &vc, &layer.image, &options.accelerator)?;
         let vc = &container;
@@ -97,11 +111,11 @@ fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
             ms(bare.serving),
             ms(container.output)
         );
-        if round == options.rounds {
+        if round == rounds {
             println!("\nthe last round's timeline of vc:\n{}", container.timeline.trim_end());
         }
     }
-    table.print(options);
+    table.print(rounds, &options.accelerator);
     Ok(())
 }
 
@@ -120,8 +134,8 @@ const ROWS: [(&str, Option<usize>); 7] = [
 struct Table([Series; ROWS.len()]);
 
 impl Table {
-    fn print(&self, options: &Options) {
-        println!("\n{} rounds with {}, in ms since the exec of QEMU:", options.rounds, options.accelerator);
+    fn print(&self, rounds: usize, accelerator: &str) {
+        println!("\n{rounds} rounds with {accelerator}, in ms since the exec of QEMU:");
         println!("{:<44} {:>7} {:>7} {:>9}", "", "median", "least", "to bare");
         for ((what, against), series) in ROWS.iter().zip(&self.0) {
             let ratio = against.map(|row| series.median().as_secs_f64() / self.0[row].median().as_secs_f64());

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 
 use crate::workspace::Workspace;
-pub(crate) use init::is_static;
+pub(crate) use init::{example, is_static};
 use output::Output;
 use source::Source;
 use stamp::Stamp;

@@ -13,6 +13,8 @@ mod fuzz;
 mod guest;
 mod layers;
 mod process;
+mod seccomp;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -37,6 +39,9 @@ Usage: cargo xtask COMMAND
         times `vc run` next to a bare QEMU that boots the same image
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
+  soak [LAUNCHES]
+        launches and ends machines in a row, 200 if not told otherwise, and
+        looks for what they leave: processes, files, descriptors, memory
   fuzz [SECONDS]
         feeds any bytes to each parser, for 60 seconds or as many as given
   tidy  checks the tree: directions of dependencies, lints, change log, ...
@@ -71,6 +76,14 @@ fn run() -> Result<ExitCode> {
             no_more(&mut arguments)?;
             let each = std::time::Duration::from_secs(seconds.transpose()?.unwrap_or(60));
             fuzz::run(&workspace::Workspace::load()?, each)?;
+        }
+        "soak" => {
+            let launches = arguments.next()?.map(|argument| match argument {
+                Value(launches) => Ok(launches.parse::<u32>()?),
+                other => Err(anyhow::Error::from(other.unexpected())),
+            });
+            no_more(&mut arguments)?;
+            soak::run(launches.transpose()?.unwrap_or(200))?;
         }
         "demo" => {
             no_more(&mut arguments)?;

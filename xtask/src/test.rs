@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use crate::apt;
 use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, TEST_PACKAGES, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
-use crate::{fuzz, guest, process, tidy};
+use crate::{fuzz, guest, process, seccomp, tidy};
 use count::Count;
 use step::{Report, Step};
 
@@ -49,6 +49,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 fn install(workspace: &Workspace) -> Result<Count> {
     apt::install(&VM_PACKAGES)?;
     apt::install(&TEST_PACKAGES)?;
+    seccomp::ensure(workspace)?;
     for tool in [CARGO_DENY, CARGO_NEXTEST, VSOCK_DAEMON] {
         tools::ensure(workspace, tool)?;
     }

@@ -32,7 +32,7 @@ pub use client::{Client, Connector};
 pub use call::Call;
 pub use details::{Diagnostic, GuestDetails, Online};
 pub use error::AgentError;
-pub use network::{Interface, InvalidMac, InvalidNetwork, IpFamily, IpNetwork, MacAddress, Neighbor, Route};
+pub use network::{Interface, InvalidNetwork, IpFamily, IpNetwork, Neighbor, Route};
 pub use port::{Agent, Connect, Containers, Guest, Network, Processes, Streams, System, Volumes};
 pub use process::{ExitStatus, InvalidSignal, ProcessRef, Signal, SignalTarget, TerminalSize};
 pub use request::{CreateContainer, CreateSandbox, Device, ExecProcess, KernelModule};

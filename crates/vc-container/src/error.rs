@@ -3,7 +3,7 @@
 use std::fmt;
 
 use vc_agent::{AgentError, Call};
-use vc_hypervisor::{LaunchError, MachineExit, PlugError, StopError, UnplugError};
+use vc_hypervisor::{LaunchError, MachineExit, OneLine, PlugError, StopError, UnplugError};
 use vc_storage::PlanError;
 use vc_types::{ContainerId, DeviceId, HostPath};
 
@@ -90,6 +90,15 @@ pub enum Cause {
     /// The agent did not do it.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The agent was not reached in time.
+    #[error("the guest's console ended with: {}", OneLine(console))]
+    AgentSilent {
+        /// The end of what the guest wrote to its console.
+        console: String,
+        /// Why the last attempt failed.
+        #[source]
+        source: AgentError,
+    },
     /// There is no plan for the container.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -157,7 +157,10 @@ async fn prepare_guest<M: Machine, C: Connect>(
         exit = machine.exited() => return Err(died(Step::Connect, exit)),
         agent = connect.instrument(tracing::info_span!("boot")) => agent,
     };
-    let agent = agent.map_err(|error| OperationError::new(Step::Connect, error))?;
+    let agent = agent.map_err(|source| {
+        let console = machine.console_tail();
+        OperationError::new(Step::Connect, Cause::AgentSilent { console, source })
+    })?;
     let request =
         CreateSandbox { hostname: spec.hostname.clone(), ..CreateSandbox::new(spec.machine.id.clone()) };
     let step = Step::Guest(Call::CreateSandbox);

@@ -19,7 +19,7 @@ pub use block::{
     InvalidSerial, IoPolicy, NativeNeedsDirect, Serial,
 };
 pub use character::CharacterSpec;
-pub use network::{InvalidMac, InvalidNetwork, MacAddress, NetworkBackend, NetworkSpec, TapQueue};
+pub use network::{InvalidNetwork, NetworkBackend, NetworkSpec, TapQueue};
 pub use pmem::{InvalidPmem, PFN_SIGNATURE_OFFSET, PmemFrontend, PmemSpec, has_pfn_signature};
 pub use vfio::{
     ApQueue, InvalidApQueue, InvalidMdev, MdevId, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec,

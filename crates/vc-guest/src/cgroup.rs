@@ -2,12 +2,16 @@
 //!
 //! The files are those of the kernel's `Documentation/admin-guide/cgroup-v2.rst`.
 
+use crate::resources::Limit;
 use crate::sys::watch_descriptor;
+use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::io::Interest;
 use vc_types::Deadline;
@@ -21,6 +25,20 @@ pub enum CgroupError {
     /// A file of the cgroup.
     #[error("cannot use {0:?}")]
     File(PathBuf, #[source] std::io::Error),
+    /// A limit that the kernel does not take.
+    #[error("cannot set {file} to {value:?}: does the kernel have the controller, and can the value be?")]
+    Limit {
+        /// The file of the cgroup.
+        file: String,
+        /// What was to be written.
+        value: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another container's.
+    #[error("the cgroup {0:?} exists already")]
+    Exists(PathBuf),
     /// The state did not come in time.
     #[error("the processes in {0:?} are still not {1}")]
     Late(PathBuf, &'static str),
@@ -34,6 +52,96 @@ impl Cgroup {
     /// The cgroup at `path` below the root of the hierarchy mounted at `root`.
     pub fn new(root: impl AsRef<Path>, path: &Path) -> Self {
         Self(root.as_ref().join(path.strip_prefix("/").unwrap_or(path)))
+    }
+
+    /// Makes the cgroup, and lets it and those above it have every controller that there is.
+    ///
+    /// # Errors
+    /// [`CgroupError::Exists`] for one that is there: sharing it would let one container's end be the
+    /// other's. Else the error of mkdir(2).
+    pub fn create(&self, root: &Path) -> Result<(), CgroupError> {
+        let below = self.0.strip_prefix(root).unwrap_or(&self.0);
+        let mut directory = root.to_owned();
+        for name in below {
+            enable_controllers(&directory);
+            directory.push(name);
+            match std::fs::create_dir(&directory) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    if directory == self.0 {
+                        return Err(CgroupError::Exists(directory));
+                    }
+                }
+                result => result.map_err(|error| CgroupError::File(directory.clone(), error))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The cgroup's directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A descriptor of the cgroup's directory.
+    ///
+    /// # Errors
+    /// The error of open(2).
+    pub fn open(&self) -> Result<OwnedFd, CgroupError> {
+        open(&self.0, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|errno| CgroupError::File(self.0.clone(), errno.into()))
+    }
+
+    /// Sets `limits`, in their order.
+    ///
+    /// # Errors
+    /// [`CgroupError::Limit`] names the first that the kernel does not take; those before it are set.
+    pub fn limit(&self, limits: &[Limit]) -> Result<(), CgroupError> {
+        limits.iter().try_for_each(|Limit { file, value }| {
+            // Not `std::fs::write`: that would make a file where there is none.
+            let written = std::fs::File::options()
+                .write(true)
+                .open(self.0.join(file))
+                .and_then(|mut open| std::io::Write::write_all(&mut open, value.as_bytes()));
+            let failed = |source| CgroupError::Limit { file: file.clone(), value: value.clone(), source };
+            written.map_err(failed)
+        })
+    }
+
+    /// The quota of `cpu.max` in force, in its own form: microseconds, or `max`.
+    pub fn quota(&self) -> String {
+        let text = std::fs::read_to_string(self.0.join("cpu.max")).unwrap_or_default();
+        text.split_ascii_whitespace().next().unwrap_or("max").to_owned()
+    }
+
+    /// The text of the file `name`; empty when there is none.
+    pub fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
+    }
+
+    /// How often the kernel has killed a process of the cgroup for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        self.numbers("memory.events").get("oom_kill").copied().unwrap_or_default()
+    }
+
+    /// Waits until the kernel has killed more than `known` processes for want of memory; returns how
+    /// many then. `None` once the cgroup is gone, or when it counts no memory.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn next_oom_kill(&self, known: u64) -> Option<u64> {
+        let file = File::open(self.0.join("memory.events")).ok()?;
+        let events = watch_descriptor(file.into(), Interest::PRIORITY).ok()?;
+        let mut buffer = [0; 512];
+        loop {
+            // Reading is what arms the next event, so an event between here and the wait is kept.
+            let length = pread(events.get_ref(), &mut buffer, 0).ok()?;
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
+            if let Some(kills) = kills.filter(|kills| *kills > known) {
+                return Some(kills);
+            }
+            events.ready(Interest::PRIORITY).await.ok()?.clear_ready();
+        }
     }
 
     /// Kills every process of the cgroup and of those below it; none when it is gone.
@@ -132,11 +240,6 @@ impl Cgroup {
         }
     }
 
-    /// The path of the file `name`.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
     fn write(&self, name: &str, text: &str) -> Result<(), CgroupError> {
         let path = self.0.join(name);
         std::fs::write(&path, text).map_err(|error| CgroupError::File(path, error))
@@ -154,6 +257,20 @@ impl Cgroup {
         }
         directories.reverse();
         directories
+    }
+}
+
+/// Lets those below `directory` have every controller that there is. One by one: of several, the kernel
+/// takes all or none.
+pub(crate) fn enable_controllers(directory: &Path) {
+    let controllers = std::fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+    let enabled = std::fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap_or_default();
+    let is_enabled = |name: &str| enabled.split_ascii_whitespace().any(|other| other == name);
+    for controller in controllers.split_ascii_whitespace().filter(|name| !is_enabled(name)) {
+        if let Err(error) = std::fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"))
+        {
+            tracing::warn!(controller, ?directory, %error, "containers cannot have this controller");
+        }
     }
 }
 
@@ -175,6 +292,29 @@ mod tests {
         assert_eq!(cgroup.number("absent"), None);
         let stat = cgroup.numbers("cpu.stat");
         assert_eq!((stat["usage_usec"], stat["nr_periods"], stat.len()), (7, 2, 2));
+    }
+
+    #[test]
+    fn a_cgroup_is_nobody_elses() {
+        let root = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::new(root.path(), Path::new("/vc/a"));
+        cgroup.create(root.path()).unwrap();
+        assert!(
+            matches!(cgroup.create(root.path()), Err(CgroupError::Exists(path)) if path == cgroup.path())
+        );
+        Cgroup::new(root.path(), Path::new("/vc/b")).create(root.path()).unwrap();
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_an_error_and_makes_no_file() {
+        let root = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::new(root.path(), Path::new("/a"));
+        cgroup.create(root.path()).unwrap();
+        write(cgroup.path().join("pids.max"), "max\n").unwrap();
+        let limit = |file: &str| Limit { file: file.into(), value: "7".into() };
+        let error = cgroup.limit(&[limit("pids.max"), limit("memory.max")]).unwrap_err();
+        assert!(matches!(error, CgroupError::Limit { file, .. } if file == "memory.max"));
+        assert!(cgroup.text("pids.max").starts_with('7') && !cgroup.path().join("memory.max").exists());
     }
 
     #[test]

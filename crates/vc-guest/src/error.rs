@@ -2,6 +2,7 @@
 
 use crate::block::BlockError;
 use crate::cgroup::CgroupError;
+use crate::devices::DeviceRuleError;
 use crate::executor::{Failure, LaunchError};
 use crate::log::chain;
 use crate::machine::{CopyFileError, HotplugError, VolumeError};
@@ -43,6 +44,12 @@ pub(crate) enum CallError {
     NoTerminal(String),
     #[error("{0} did not come to an end in time")]
     Late(&'static str),
+    #[error("the device for {0:?} cannot be had: its type, its address or its path is not usable")]
+    Device(String),
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    #[error("cannot enforce the device rules")]
+    DeviceRules(#[from] DeviceRuleError),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
@@ -61,8 +68,6 @@ pub(crate) enum CallError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    #[error("cannot use the device")]
-    Block(#[from] BlockError),
     #[error("cannot swap to {0:?}")]
     Swap(PathBuf, #[source] Errno),
     #[error("there is no log of type {0:?}; there is termination_log")]
@@ -94,6 +99,9 @@ impl CallError {
             Self::Launch(LaunchError::Failed(Failure::NotExecutable(..))) => Code::PERMISSION_DENIED,
             Self::Id(..)
             | Self::NoContainer(_)
+            | Self::Device(_)
+            | Self::Cgroup(CgroupError::Limit { .. })
+            | Self::DeviceRules(DeviceRuleError::Access(_) | DeviceRuleError::Number(_))
             | Self::Range(_)
             | Self::LogType(_)
             | Self::Spec(_)
@@ -112,18 +120,25 @@ impl CallError {
                 | NetworkError::Range(_),
             )
             | Self::Storage(StorageError::Invalid(..) | StorageError::Lowerdir(..)) => Code::INVALID_ARGUMENT,
-            Self::ContainerExists(_) | Self::ProcessExists(_) | Self::SandboxExists => Code::ALREADY_EXISTS,
-            Self::State { .. } | Self::NoTerminationLog(_) | Self::StdinClosed(_) | Self::NoTerminal(_) => {
-                Code::FAILED_PRECONDITION
-            }
-            Self::TooManyProcesses(_) => Code::RESOURCE_EXHAUSTED,
+            Self::Cgroup(CgroupError::Exists(_))
+            | Self::ContainerExists(_)
+            | Self::ProcessExists(_)
+            | Self::SandboxExists => Code::ALREADY_EXISTS,
+            Self::Launch(LaunchError::Failed(Failure::Gone))
+            | Self::State { .. }
+            | Self::NoTerminationLog(_)
+            | Self::StdinClosed(_)
+            | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
+            Self::TooManyProcesses(_)
+            | Self::Launch(
+                LaunchError::Failed(Failure::TooManyProcesses) | LaunchError::Clone(Errno::EAGAIN),
+            ) => Code::RESOURCE_EXHAUSTED,
             Self::Unsupported(_)
             | Self::Hotplug(HotplugError::NoProbe)
             | Self::Volume(VolumeError::Kind(_))
             | Self::Network(NetworkError::NoProgram(_)) => Code::UNIMPLEMENTED,
             Self::Late(_)
             | Self::Hotplug(HotplugError::Late { .. })
-            | Self::Block(_)
             | Self::Launch(LaunchError::Late)
             | Self::Cgroup(CgroupError::Late(..)) => Code::DEADLINE_EXCEEDED,
             Self::Storage(_)
@@ -132,6 +147,8 @@ impl CallError {
             | Self::Network(_)
             | Self::Volume(_)
             | Self::Swap(..)
+            | Self::Block(_)
+            | Self::DeviceRules(_)
             | Self::Launch(_)
             | Self::Module(_)
             | Self::Cgroup(_)

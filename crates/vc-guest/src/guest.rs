@@ -5,7 +5,7 @@ use crate::container::Container;
 use crate::error::CallError;
 use crate::executor::Launcher;
 use crate::modules::ModuleLoader;
-use crate::oom::OomEvents;
+use crate::oom::OomKills;
 use crate::reaper::{Exit, Reaper};
 use crate::storage::StorageTable;
 use crate::uevent::DeviceEvents;
@@ -26,12 +26,12 @@ pub struct Guest(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    reaper: Reaper,
+    launcher: Launcher,
+    oom_kills: OomKills,
     modules: Arc<ModuleLoader>,
     modules_ready: watch::Receiver<bool>,
     storages: StorageTable,
     events: DeviceEvents,
-    oom: OomEvents,
     cgroup_root: PathBuf,
     containers: Mutex<HashMap<ContainerId, Option<Arc<Container>>>>,
     sandbox: Mutex<Option<Sandbox>>,
@@ -55,10 +55,10 @@ impl Guest {
         events: DeviceEvents,
     ) -> Self {
         Self(Arc::new(Inner {
-            reaper,
+            launcher: Launcher::new(reaper),
+            oom_kills: OomKills::default(),
             storages: StorageTable::new(Arc::clone(&modules), events.clone()),
             events,
-            oom: OomEvents::default(),
             modules,
             modules_ready,
             cgroup_root: PathBuf::from(cgroup::ROOT),
@@ -81,11 +81,20 @@ impl Guest {
     }
 
     pub(crate) fn reaper(&self) -> &Reaper {
-        &self.0.reaper
+        &self.0.launcher.reaper
     }
 
-    pub(crate) fn launcher(&self) -> Launcher {
-        Launcher { reaper: self.0.reaper.clone() }
+    pub(crate) fn launcher(&self) -> &Launcher {
+        &self.0.launcher
+    }
+
+    /// Starts what the first container would otherwise wait for.
+    pub async fn warm_up(&self) {
+        self.0.launcher.warm_up().await;
+    }
+
+    pub(crate) fn oom_kills(&self) -> &OomKills {
+        &self.0.oom_kills
     }
 
     pub(crate) fn modules(&self) -> &Arc<ModuleLoader> {
@@ -98,10 +107,6 @@ impl Guest {
 
     pub(crate) fn events(&self) -> DeviceEvents {
         self.0.events.clone()
-    }
-
-    pub(crate) fn oom(&self) -> &OomEvents {
-        &self.0.oom
     }
 
     pub(crate) fn cgroup_root(&self) -> &std::path::Path {

@@ -16,6 +16,7 @@ mod cmdline;
 mod container;
 mod debug_console;
 mod device_mapper;
+mod devices;
 mod error;
 mod executor;
 mod guest;
@@ -28,9 +29,11 @@ mod mount_options;
 mod network;
 mod oom;
 mod reaper;
+mod resources;
 mod sandbox;
 mod service;
 mod spec;
+mod statistics;
 mod stdio;
 mod storage;
 mod sys;
@@ -42,6 +45,7 @@ pub use block::{
 pub use boot::{power_off, prepare_process, run_init};
 pub use cgroup::{Cgroup, CgroupError};
 pub use cmdline::{Settings, parse_cmdline};
+pub use devices::DeviceRuleError;
 pub use executor::run_helper;
 pub use guest::Guest;
 pub use machine::{CopyFileError, HotplugError, VolumeError, copy_file};
@@ -49,12 +53,16 @@ pub use modules::{ModuleError, ModuleIndex, ModuleLoader};
 pub use mount_options::MountOptions;
 pub use network::NetworkError;
 pub use reaper::{Exit, ExitStatus, Reaper, wait};
+pub use resources::{Limit, LimitError, limits};
 pub use service::{Connections, server};
 pub use spec::{SpecError, container_spec, exec_process};
 pub use storage::{Driver, FsGroup, HugePages, InvalidStorage, Layer, Layers, LowerdirError, NewDirectory};
 pub use storage::{StorageError, StorageSpec, StorageTable, VerityError, VerityOptions};
 pub use storage::{check_lowerdirs, lowerdirs};
 pub use uevent::DeviceEvents;
+
+/// Whether seccomp filters are built in: the feature `seccomp`.
+pub const SUPPORTS_SECCOMP: bool = cfg!(feature = "seccomp");
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

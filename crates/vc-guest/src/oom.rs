@@ -1,87 +1,61 @@
-//! GetOOMEvent: which containers ran out of memory.
+//! Containers whose processes the kernel killed for want of memory, for GetOOMEvent.
 
-use crate::sys::watch_descriptor;
-use nix::sys::uio::pread;
+use crate::cgroup::Cgroup;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::Interest;
 use tokio::sync::Notify;
 use vc_types::ContainerId;
 
-/// Events that nobody asked for; of more, the oldest are forgotten.
-const MAX_EVENTS: usize = 1024;
+/// How many events nobody asked for are kept; then the oldest go.
+const MAX_KEPT: usize = 1024;
 
-/// Containers that ran out of memory and that the host has not heard of yet.
+/// The events that no call has returned yet, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OomEvents(Arc<Inner>);
+pub(crate) struct OomKills(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: Mutex<VecDeque<ContainerId>>,
-    news: Notify,
+    events: Mutex<VecDeque<ContainerId>>,
+    more: Notify,
 }
 
-impl OomEvents {
-    /// Watches `events`, the file `memory.events` of the container's cgroup, until the cgroup is removed.
-    ///
-    /// # Errors
-    /// The error of opening the file.
-    pub(crate) fn watch(&self, id: ContainerId, events: &Path) -> std::io::Result<()> {
-        let events = watch_descriptor(File::open(events)?.into(), Interest::PRIORITY)?;
-        let all = self.clone();
-        tokio::spawn(async move {
-            let mut before = 0;
-            let mut buffer = [0; 1024];
-            // Reading is what arms the next event; a removed cgroup answers ENODEV.
-            while let Ok(length) = pread(events.get_ref(), &mut buffer, 0) {
-                let now = kills(&String::from_utf8_lossy(&buffer[..length]));
-                if now > before {
-                    tracing::info!(container = %id, "out of memory");
-                    all.push(id.clone());
-                }
-                before = now;
-                let Ok(mut ready) = events.ready(Interest::PRIORITY).await else { return };
-                ready.clear_ready();
-            }
-        });
-        Ok(())
-    }
-
-    /// The next container that ran out of memory.
+impl OomKills {
+    /// The next container that lost a process. Each event is returned once, to one caller.
     ///
     /// # Cancel safety
-    /// Dropping the future loses no event.
+    /// An event is taken only by a call that returns it.
     pub(crate) async fn next(&self) -> ContainerId {
         loop {
-            let news = self.0.news.notified();
-            if let Some(id) = self.lock().pop_front() {
-                return id;
+            let more = self.0.more.notified();
+            if let Some(container) = self.events().pop_front() {
+                return container;
             }
-            news.await;
+            more.await;
         }
     }
 
-    fn push(&self, id: ContainerId) {
-        let mut waiting = self.lock();
-        if waiting.len() >= MAX_EVENTS {
-            waiting.pop_front();
+    /// Reports the kills in `cgroup`, which is that of `container`, until it is gone.
+    pub(crate) async fn watch(self, container: ContainerId, cgroup: Cgroup) {
+        let mut known = 0;
+        while let Some(kills) = cgroup.next_oom_kill(known).await {
+            known = kills;
+            self.add(container.clone());
         }
-        waiting.push_back(id);
-        // Kept for one who asks later, and passed on by none who goes away.
-        self.0.news.notify_one();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<ContainerId>> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn add(&self, container: ContainerId) {
+        let mut events = self.events();
+        if events.len() == MAX_KEPT {
+            events.pop_front();
+        }
+        events.push_back(container);
+        drop(events);
+        self.0.more.notify_one();
     }
-}
 
-/// How many processes of the cgroup the kernel has killed: the line `oom_kill` (cgroup-v2.rst).
-fn kills(events: &str) -> u64 {
-    let line = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    line.and_then(|number| number.parse().ok()).unwrap_or_default()
+    fn events(&self) -> std::sync::MutexGuard<'_, VecDeque<ContainerId>> {
+        self.0.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -89,37 +63,30 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    #[test]
-    fn kills_are_told_from_other_events() {
-        assert_eq!(kills("low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n"), 2);
-        assert_eq!(kills(""), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_event_is_told_once_and_outlives_those_who_do_not_wait_for_it() {
-        let events = OomEvents::default();
-        let id = |text: &str| text.parse::<ContainerId>().unwrap();
-        assert!(tokio::time::timeout(Duration::from_secs(1), events.next()).await.is_err());
-        events.push(id("a"));
-        events.push(id("b"));
-        assert_eq!((events.next().await, events.next().await), (id("a"), id("b")));
-        assert!(tokio::time::timeout(Duration::from_secs(1), events.next()).await.is_err());
-        let waiter = tokio::spawn({
-            let events = events.clone();
-            async move { events.next().await }
+    #[tokio::test]
+    async fn each_event_goes_to_one_caller_in_order_and_early_ones_wait() {
+        let kills = OomKills::default();
+        for name in ["a", "b"] {
+            kills.add(name.parse().unwrap());
+        }
+        assert_eq!(kills.next().await.as_str(), "a");
+        assert_eq!(kills.next().await.as_str(), "b");
+        let waiting = tokio::spawn({
+            let kills = kills.clone();
+            async move { kills.next().await }
         });
         tokio::task::yield_now().await;
-        events.push(id("c"));
-        assert_eq!(waiter.await.unwrap(), id("c"));
+        kills.add("c".parse().unwrap());
+        let event = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+        assert_eq!(event.unwrap().as_str(), "c");
     }
 
-    #[test]
-    fn of_too_many_the_oldest_are_forgotten() {
-        let events = OomEvents::default();
-        for n in 0..=MAX_EVENTS {
-            events.push(n.to_string().parse().unwrap());
+    #[tokio::test]
+    async fn events_that_nobody_asks_for_are_bounded() {
+        let kills = OomKills::default();
+        for _ in 0..2 * MAX_KEPT {
+            kills.add("a".parse().unwrap());
         }
-        assert_eq!(events.lock().len(), MAX_EVENTS);
-        assert_eq!(events.lock()[0].as_str(), "1");
+        assert_eq!(kills.events().len(), MAX_KEPT);
     }
 }

@@ -5,13 +5,14 @@
 //! registering, signalling and collecting exclude each other, so that no status is lost or given to
 //! another process of the same pid.
 
+use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,9 +72,25 @@ impl Reaper {
     }
 
     /// Watches `pid`, which cannot be collected before: it is the child of a process that has not
-    /// ended yet, and becomes ours when that one ends.
+    /// ended yet, and becomes ours when that one ends. One that has gone all the same counts as killed.
     pub fn adopt(&self, pid: Pid) -> Exit {
-        watch_child(&mut self.lock(), pid)
+        let mut children = self.lock();
+        if kill(pid, None) == Err(Errno::ESRCH) {
+            return watch::channel(Some(128 + Signal::SIGKILL as i32)).1;
+        }
+        watch_child(&mut children, pid)
+    }
+
+    /// A descriptor for `pid`, unless it has been collected.
+    ///
+    /// # Errors
+    /// `ESRCH` when the process has ended; else the error of pidfd_open(2).
+    pub fn open(&self, pid: Pid) -> Result<OwnedFd, Errno> {
+        let children = self.lock();
+        if !children.contains_key(&pid) {
+            return Err(Errno::ESRCH);
+        }
+        sys::open_process(pid)
     }
 
     /// Sends `signal` to `pid`, unless it has been collected.

@@ -6,7 +6,6 @@ use crate::executor::Task;
 use crate::guest::{Guest, Sandbox};
 use crate::log::chain;
 use crate::reaper::wait;
-use crate::stdio::no_streams;
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::time::Duration;
@@ -54,7 +53,7 @@ async fn make(guest: &Guest, request: &CreateSandboxRequest) -> Result<Sandbox, 
         return Ok(Sandbox { mount_points, pid_namespace: None });
     }
     let deadline = Deadline::after(NAMESPACE_WAIT);
-    match guest.launcher().launch(&Task::PidNamespace, no_streams(), deadline).await {
+    match guest.launcher().launch(&Task::PidNamespace, None, None, deadline).await {
         Ok(holder) => Ok(Sandbox { mount_points, pid_namespace: Some(holder) }),
         Err(error) => {
             release(guest, mount_points).await;

@@ -1,6 +1,10 @@
 //! The OCI specification as the guest runs it.
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
+use crate::resources::{LimitError, limits};
+use oci_spec::runtime::{
+    Hooks, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction,
+    Mount, Process, Spec,
+};
 use std::path::{Path, PathBuf};
 use vc_agent_protocol::oci;
 use vc_agent_protocol::spec::ConvertError;
@@ -14,10 +18,7 @@ const OCI_VERSION: &str = "1.2.0";
 const MAX_ARGUMENTS: usize = 1 << 20;
 
 /// The kinds of devices of a request that this agent gives to containers (GetGuestDetails).
-pub(crate) const DEVICE_HANDLERS: &[&str] = &[];
-
-/// Whether seccomp filters are applied; else they are refused.
-pub(crate) const SUPPORTS_SECCOMP: bool = false;
+pub(crate) const DEVICE_HANDLERS: &[&str] = &["blk", "scsi", "mmioblk", "nvdimm"];
 
 /// Why a specification cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,12 @@ pub enum SpecError {
     /// A part that this agent cannot honour; running without it would be another container.
     #[error("this agent does not support {0}: the host must not send it")]
     Unsupported(&'static str),
+    /// A value that no runtime could honour.
+    #[error("{0} is {1:?}, which no container can have")]
+    Value(&'static str, String),
+    /// A limit that the guest cannot set.
+    #[error("the OCI specification has a limit that cannot be set")]
+    Limit(#[from] LimitError),
     /// A path that is not absolute, or has `..`.
     #[error("the {0} of the OCI specification is not usable")]
     Path(&'static str, #[source] InvalidPath),
@@ -52,20 +59,23 @@ pub fn container_spec(
     shared_pid: Option<&Path>,
 ) -> Result<Spec, SpecError> {
     let mut spec = Spec::try_from(wire)?;
-    check_process(spec.process().as_ref().ok_or(SpecError::Missing("process"))?)?;
+    let mut process = spec.process().clone().ok_or(SpecError::Missing("process"))?;
+    check_process(&mut process)?;
+    spec.set_process(Some(process));
     let root = spec.root().as_ref().ok_or(SpecError::Missing("root"))?;
     GuestPath::new(root.path().to_string_lossy()).map_err(|error| SpecError::Path("root path", error))?;
-    if spec.hooks().is_some() {
-        return Err(SpecError::Unsupported("hooks"));
-    }
-    if spec.version().is_empty() {
-        spec.set_version(OCI_VERSION.to_owned());
+    refuse("solaris", spec.solaris().is_some())?;
+    refuse("windows", spec.windows().is_some())?;
+    spec.hooks().as_ref().map_or(Ok(()), check_hooks)?;
+    spec.mounts().iter().flatten().try_for_each(check_mount)?;
+    match spec.version().as_str() {
+        "" => drop(spec.set_version(OCI_VERSION.to_owned())),
+        version if version.starts_with("1.") => {}
+        version => return Err(SpecError::Value("ociVersion", version.to_owned())),
     }
     let has_hostname = spec.hostname().is_some();
     let linux = spec.linux_mut().as_mut().ok_or(SpecError::Missing("linux part"))?;
-    if linux.seccomp().is_some() {
-        return Err(SpecError::Unsupported("seccomp filters"));
-    }
+    check_linux(linux)?;
     let cgroup = cgroup_path(linux.cgroups_path().as_deref(), id)?;
     linux.set_cgroups_path(Some(cgroup));
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
@@ -87,12 +97,13 @@ pub fn container_spec(
 /// # Errors
 /// [`SpecError`] says which part cannot be run.
 pub fn exec_process(wire: &oci::Process) -> Result<Process, SpecError> {
-    let process = Process::try_from(wire)?;
-    check_process(&process)?;
+    let mut process = Process::try_from(wire)?;
+    check_process(&mut process)?;
     Ok(process)
 }
 
-fn check_process(process: &Process) -> Result<(), SpecError> {
+/// Checks a process, and fills in what is not given: no capabilities at all.
+fn check_process(process: &mut Process) -> Result<(), SpecError> {
     let arguments = process.args().iter().flatten();
     if arguments.clone().next().is_none_or(String::is_empty) {
         return Err(SpecError::Missing("process arguments"));
@@ -103,7 +114,78 @@ fn check_process(process: &Process) -> Result<(), SpecError> {
     }
     let cwd = process.cwd().to_string_lossy();
     GuestPath::new(cwd).map_err(|error| SpecError::Path("process working directory", error))?;
+    refuse("process.user.username", process.user().username().is_some())?;
+    refuse("process.apparmorProfile", process.apparmor_profile().is_some())?;
+    refuse("process.selinuxLabel", process.selinux_label().is_some())?;
+    if process.capabilities().is_none() {
+        process.set_capabilities(Some(no_capabilities()));
+    }
     Ok(())
+}
+
+fn no_capabilities() -> LinuxCapabilities {
+    let none = || Some(std::collections::HashSet::new());
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities
+        .set_bounding(none())
+        .set_effective(none())
+        .set_inheritable(none())
+        .set_permitted(none())
+        .set_ambient(none());
+    capabilities
+}
+
+fn refuse(field: &'static str, is_given: bool) -> Result<(), SpecError> {
+    if is_given { Err(SpecError::Unsupported(field)) } else { Ok(()) }
+}
+
+/// libcontainer runs the hooks of creation and start; of those after them nobody would know the result.
+fn check_hooks(hooks: &Hooks) -> Result<(), SpecError> {
+    refuse("hooks.poststart", hooks.poststart().is_some())?;
+    refuse("hooks.poststop", hooks.poststop().is_some())
+}
+
+fn check_mount(mount: &Mount) -> Result<(), SpecError> {
+    GuestPath::new(mount.destination().to_string_lossy())
+        .map_err(|error| SpecError::Path("mount destination", error))?;
+    let has =
+        |names: [&str; 2]| mount.options().iter().flatten().any(|option| names.contains(&option.as_str()));
+    refuse("an id-mapped mount", has(["idmap", "ridmap"]))?;
+    // libcontainer 0.7 drops these. Private is what every mount of the guest is, and a slave of a private
+    // mount is one as well.
+    refuse("a shared mount", has(["shared", "rshared"]))?;
+    refuse("an unbindable mount", has(["unbindable", "runbindable"]))
+}
+
+fn check_linux(linux: &mut Linux) -> Result<(), SpecError> {
+    refuse("linux.mountLabel", linux.mount_label().is_some())?;
+    refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
+    let namespaces = linux.namespaces().iter().flatten();
+    let has_users = namespaces.into_iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User);
+    refuse("a user namespace", has_users)?;
+    refuse("linux.uidMappings", linux.uid_mappings().is_some())?;
+    refuse("linux.gidMappings", linux.gid_mappings().is_some())?;
+    linux.seccomp().as_ref().map_or(Ok(()), check_seccomp)?;
+    if let Some(resources) = linux.resources() {
+        limits(resources, "max")?;
+    }
+    if let Some(given) = linux.rootfs_propagation().clone() {
+        // The kernel's names for the recursive forms mean the same here: it is always recursive.
+        let plain = given.strip_prefix('r').unwrap_or(&given);
+        if !["shared", "slave", "private", "unbindable"].contains(&plain) {
+            return Err(SpecError::Value("linux.rootfsPropagation", given));
+        }
+        linux.set_rootfs_propagation(Some(plain.to_owned()));
+    }
+    Ok(())
+}
+
+fn check_seccomp(seccomp: &LinuxSeccomp) -> Result<(), SpecError> {
+    refuse("linux.seccomp", !crate::SUPPORTS_SECCOMP)?;
+    let mut rules = seccomp.syscalls().iter().flatten();
+    let notifies = rules.any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    let default = seccomp.default_action() == LinuxSeccompAction::ScmpActNotify;
+    refuse("the seccomp action SCMP_ACT_NOTIFY", notifies || default)
 }
 
 fn add_namespace(namespaces: &mut Vec<LinuxNamespace>, typ: LinuxNamespaceType) {
@@ -193,13 +275,23 @@ mod tests {
     #[test]
     fn what_would_be_another_container_is_refused() {
         type Change = fn(&mut oci::Spec);
+        let mount = |option: &str| oci::Mount {
+            destination: "/mnt".into(),
+            options: vec![option.into()],
+            ..Default::default()
+        };
+        for (option, want) in [("rshared", "shared"), ("unbindable", "unbindable"), ("idmap", "id-mapped")] {
+            let error = convert(|spec| spec.mounts = vec![mount(option)]).unwrap_err().to_string();
+            assert!(error.contains(want), "{error:?} does not speak of {want:?}");
+        }
+        assert!(convert(|spec| spec.mounts = vec![mount("rslave"), mount("rprivate")]).is_ok());
         let cases: [(Change, &str); 7] = [
             (|s| s.process = None.into(), "no process"),
             (|s| s.process.as_mut().unwrap().args.clear(), "no process arguments"),
             (|s| s.process.as_mut().unwrap().cwd = "x".into(), "working directory"),
             (|s| s.root = None.into(), "no root"),
             (|s| s.root.as_mut().unwrap().path = "rootfs".into(), "root path"),
-            (|s| s.hooks = Some(oci::Hooks::default()).into(), "hooks"),
+            (|s| s.hooks.mut_or_insert_default().poststop = vec![oci::Hook::default()], "hooks.poststop"),
             (|s| s.linux = None.into(), "no linux part"),
         ];
         for (change, want) in cases {

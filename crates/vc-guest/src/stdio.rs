@@ -8,7 +8,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{read, write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -63,11 +62,6 @@ impl Streams {
     pub(crate) fn are_drained(&self) -> bool {
         self.stdout.is_drained() && self.stderr.as_ref().is_none_or(Output::is_drained)
     }
-}
-
-/// No streams at all, for a process that gets a terminal later.
-pub(crate) fn no_streams() -> [Stdio; 3] {
-    [Stdio::null(), Stdio::null(), Stdio::null()]
 }
 
 /// A stream that the host reads.

@@ -1,5 +1,5 @@
 //! The system calls that have no safe wrapper. All unsafe code of this crate stands here.
-#![expect(unsafe_code, reason = "raw descriptors, ioctl(2) and signal(2)")]
+#![expect(unsafe_code, reason = "raw descriptors, ioctl(2), signal(2), clone3(2) and bpf(2)")]
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -11,19 +11,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Receives one descriptor that a peer sent over a Unix socket with `SCM_RIGHTS` (unix(7)).
+mod bpf;
+mod process;
+
+pub(crate) use bpf::attach_device_program;
+pub(crate) use process::{child_in, open_process};
+
+/// The most descriptors that are taken from one message.
+pub(crate) const MAX_DESCRIPTORS: usize = 8;
+
+/// Receives the descriptors that a peer sent over a Unix socket with `SCM_RIGHTS` (unix(7)), together
+/// with at most `bytes.len()` bytes. None of either at the end of the stream.
 ///
 /// # Errors
-/// The error of recvmsg(2); `ENOMSG` when the message carries no descriptor.
-pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let mut byte = [0u8; 64];
-    let mut buffers = [IoSliceMut::new(&mut byte)];
-    let mut space = cmsg_space!([RawFd; 4]);
+/// The error of recvmsg(2).
+pub(crate) fn receive_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    flags: MsgFlags,
+) -> Result<Vec<OwnedFd>, Errno> {
+    let mut buffers = [IoSliceMut::new(bytes)];
+    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let message = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
         &mut buffers,
         Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT,
+        flags | MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
     let mut received = Vec::new();
     for control in message.cmsgs()? {
@@ -33,7 +46,7 @@ pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errn
             received.extend(descriptors.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    received.into_iter().next().ok_or(Errno::ENOMSG)
+    Ok(received)
 }
 
 /// Takes the descriptor `number` that the parent left open across exec for this process.

@@ -1,5 +1,8 @@
 //! The services over a socket, as far as they need no virtual machine.
 
+#[cfg(test)]
+mod hostile;
+
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -138,7 +141,10 @@ async fn an_unusable_request_is_refused_and_its_id_stays_free() {
         (|request| request.container_id = "a/b".into(), Code::INVALID_ARGUMENT),
         (|request| request.oci = None.into(), Code::INVALID_ARGUMENT),
         (
-            |request| request.oci.as_mut().unwrap().hooks = Some(Default::default()).into(),
+            |request| {
+                let hooks = request.oci.as_mut().unwrap().hooks.mut_or_insert_default();
+                hooks.poststop = vec![oci::Hook::default()];
+            },
             Code::INVALID_ARGUMENT,
         ),
         (|request| request.storages = vec![agent::Storage::default()], Code::INVALID_ARGUMENT),

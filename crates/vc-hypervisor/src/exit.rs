@@ -83,8 +83,9 @@ impl fmt::Display for MachineExit {
     }
 }
 
-/// Several lines as one, for messages.
-struct OneLine<'a>(&'a str);
+/// Several lines as one, for messages; what is not to be printed is escaped.
+#[derive(Clone, Copy, Debug)]
+pub struct OneLine<'a>(pub &'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,7 @@ pub mod fake;
 
 pub use capabilities::Capabilities;
 pub use error::{ControlError, LaunchError, PlugError, ResizeError, StopError, UnplugError};
-pub use exit::{ExitCause, MachineExit, ShutdownCause};
+pub use exit::{ExitCause, MachineExit, OneLine, ShutdownCause};
 pub use hotplug::Hotplug;
 pub use machine::{Hypervisor, Machine};
 pub use resize::Resize;

@@ -13,7 +13,8 @@ use vc_mountinfo::{Fields, Lookup, LoopFile, Mount, Symlinks};
 
 fn main() -> ExitCode {
     let (flags, paths): (Vec<_>, Vec<_>) = std::env::args_os().skip(1).partition(|arg| arg == "--json");
-    if paths.is_empty() {
+    // A path of that form can be written as `./--path`.
+    if paths.is_empty() || paths.iter().any(|path| path.as_bytes().starts_with(b"--")) {
         let _ = writeln!(io::stderr(), "usage: backing [--json] PATH...");
         return ExitCode::from(2);
     }
@@ -128,5 +129,7 @@ fn print(answer: &Value, depth: usize) -> String {
         Value::String(value) => format!("{:depth$}{name}: {value}\n", ""),
         value => format!("{:depth$}{name}: {value}\n", ""),
     };
-    fields.iter().map(line).collect::<String>() + "\n"
+    // What was asked about comes first, the rest by name.
+    let (path, rest): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| *name == "path");
+    path.into_iter().chain(rest).map(line).collect::<String>() + "\n"
 }

@@ -3,9 +3,9 @@
 //! A disk that is handed to a guest while the host has it mounted is destroyed by both. So before that, all
 //! that the kernel knows of its use is asked for; no answer is an answer only if none was refused.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use crate::escape::unescape;
 use crate::mountinfo::ReadError;
 use crate::process::OWN_TABLE;
 use crate::sys::ioctl::loop_status;
+use crate::sys::open_path;
 use crate::{DeviceNumber, Fields, Mounts};
 
 /// One use of a block device, or of a partition of it, or of the disk it is a partition of.
@@ -92,7 +93,9 @@ pub fn device_uses(path: impl AsRef<Path>) -> Result<Vec<DeviceUse>, DeviceUseEr
     let path = path.as_ref();
     let failed =
         |object: &Path, source| DeviceUseError::Read { path: path.into(), object: object.into(), source };
-    let device = block_device(path).map_err(|source| failed(path, source))?;
+    // One handle for all questions: the name may come to mean another device meanwhile.
+    let node = open_path(None, path, true).map(File::from).map_err(|source| failed(path, source))?;
+    let device = node.metadata().map(|node| block_device(&node)).map_err(|source| failed(path, source))?;
     let device = device.ok_or_else(|| DeviceUseError::NotBlockDevice { path: path.into() })?;
     let family = family(device).map_err(|(object, source)| failed(&object, source))?;
     let sources: [fn(&[DeviceNumber]) -> Found; 4] = [mounts, swaps, holders, loops];
@@ -100,7 +103,8 @@ pub fn device_uses(path: impl AsRef<Path>) -> Result<Vec<DeviceUse>, DeviceUseEr
     for source in sources {
         uses.extend(source(&family).map_err(|(object, source)| failed(&object, source))?);
     }
-    if uses.is_empty() && is_claimed(path)? {
+    let claimed = || is_claimed(&node).map_err(|source| DeviceUseError::Open { path: path.into(), source });
+    if uses.is_empty() && claimed()? {
         uses.push(DeviceUse::Claimed);
     }
     Ok(uses)
@@ -109,11 +113,9 @@ pub fn device_uses(path: impl AsRef<Path>) -> Result<Vec<DeviceUse>, DeviceUseEr
 /// Uses, or what could not be read.
 type Found = Result<Vec<DeviceUse>, (PathBuf, io::Error)>;
 
-/// The number of the block device at `path`; `None` if it is something else.
-fn block_device(path: &Path) -> io::Result<Option<DeviceNumber>> {
-    let metadata = path.metadata()?;
-    let is_block = metadata.file_type().is_block_device();
-    Ok(is_block.then(|| DeviceNumber::from_raw(metadata.rdev())))
+/// The number of a block device; `None` if it is something else.
+fn block_device(node: &Metadata) -> Option<DeviceNumber> {
+    node.file_type().is_block_device().then(|| DeviceNumber::from_raw(node.rdev()))
 }
 
 /// The device, its partitions, and the disk it is a partition of.
@@ -171,7 +173,7 @@ fn swaps(family: &[DeviceNumber]) -> Found {
     let mut uses = Vec::new();
     for name in parse_swaps(&text) {
         // A device that cannot be looked at may be any.
-        match block_device(&name) {
+        match name.metadata().map(|node| block_device(&node)) {
             Ok(Some(device)) if family.contains(&device) => uses.push(DeviceUse::Swap { device }),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -233,11 +235,12 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     read.map(|entry| entry.map(|entry| entry.path()).map_err(|e| (directory.into(), e))).collect()
 }
 
-/// Whether the device cannot be opened for oneself alone.
-fn is_claimed(path: &Path) -> Result<bool, DeviceUseError> {
+/// Whether the device of this node cannot be opened for oneself alone.
+fn is_claimed(node: &File) -> io::Result<bool> {
+    let path = format!("/proc/thread-self/fd/{}", node.as_raw_fd());
     match File::options().read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK).open(path) {
         Ok(_) => Ok(false),
         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(true),
-        Err(source) => Err(DeviceUseError::Open { path: path.into(), source }),
+        Err(e) => Err(e),
     }
 }

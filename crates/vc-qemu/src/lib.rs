@@ -19,6 +19,8 @@ mod end;
 mod image;
 mod launch;
 mod machine;
+#[cfg(test)]
+mod model;
 mod plug;
 mod process;
 mod qmp;

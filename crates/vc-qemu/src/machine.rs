@@ -88,6 +88,14 @@ impl QemuMachine {
     }
 }
 
+#[cfg(test)]
+impl QemuMachine {
+    /// The devices that hold a port.
+    pub(crate) fn devices(&self) -> std::collections::BTreeSet<DeviceId> {
+        self.shared.ports().devices().cloned().collect()
+    }
+}
+
 impl Drop for QemuMachine {
     fn drop(&mut self) {
         // Tasks still hold it; they end because the processes do.

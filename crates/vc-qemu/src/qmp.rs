@@ -182,4 +182,6 @@ impl Qmp {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

@@ -69,6 +69,12 @@ pub(crate) struct Vsock {
 }
 
 impl Vsock {
+    /// One without a daemon and without a device.
+    #[cfg(test)]
+    pub(crate) fn of_model(transport: Transport) -> Self {
+        Self { transport, device: None, daemon: None, dir: None }
+    }
+
     /// Ends the daemon, then removes the sockets.
     pub(crate) async fn end(&self, deadline: Deadline) -> Result<(), StopError> {
         if let Some(daemon) = &self.daemon

@@ -9,6 +9,7 @@ use elf::abi::PT_INTERP;
 use elf::endian::LittleEndian;
 
 use crate::process;
+use crate::seccomp;
 use crate::workspace::Workspace;
 
 /// Given even where it is the host's own: only then cargo keeps the flags from build scripts and procedural macros,
@@ -21,11 +22,23 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     if !workspace.has_package(PACKAGE)? {
         bail!("the workspace has no {PACKAGE} to be /init; name a static program with --init");
     }
+    seccomp::ensure(workspace)?;
     let mut command = workspace.cargo();
     command.args(["build", "--locked", "--profile=guest-agent", "--package", PACKAGE, "--target", TARGET]);
+    command.arg("--features=seccomp");
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
     process::show(&mut command)?;
     Ok(workspace.target.join(TARGET).join("guest-agent").join(PACKAGE))
+}
+
+/// Builds the example `name` of `vc-guest` in the same way: static, for whatever has a kernel below it.
+pub(crate) fn example(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let mut command = workspace.cargo();
+    command.args(["build", "--locked", "--profile=guest-agent", "--package=vc-guest", "--target", TARGET]);
+    command.args(["--example", name]);
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
+    process::show(&mut command)?;
+    Ok(workspace.target.join(TARGET).join("guest-agent/examples").join(name))
 }
 
 /// Static, with the machine's paths replaced: they would end up in panic messages, and make two machines' images differ.

@@ -6,7 +6,9 @@
 //! of the host once it serves, which arrives at the Unix socket `<socket>_1027`.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::Result;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
@@ -24,8 +26,10 @@ impl Announcement {
         let mut path = OsString::from(socket);
         path.push(format!("_{}", VsockPort::READY.0));
         let path = PathBuf::from(path);
-        let listener = UnixListener::bind(&path)?;
-        Ok(Self { listener, path })
+        let announcement = Self { listener: UnixListener::bind(&path)?, path };
+        // The daemon may run as a user without rights. Who else comes here, the directory decides.
+        std::fs::set_permissions(&announcement.path, Permissions::from_mode(0o666))?;
+        Ok(announcement)
     }
 
     /// Resolves when the agent has announced itself.

@@ -20,14 +20,17 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// connection that hangs nor a slow guest keeps the agent from being found.
 const FIRST_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long an agent may take to announce itself before it is taken for one that does not.
+/// How long an agent may at least take to announce itself before it is taken for one that does not. A
+/// guest that boots more slowly than that, on a busy host, would be spoken to at the worst moment, so it
+/// gets half of the time there is.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Connects to agents over vsock, hybrid vsock or a Unix socket.
 ///
 /// Behind a vsock device in user space the agent is expected to announce itself
 /// (`agent.ready_vport=1027` on its kernel's command line), and is not spoken to before; one that stays
-/// silent for 10 s is spoken to all the same. See [`Connector::at_once`].
+/// silent for half of the time until the deadline, 10 s at least, is spoken to all the same. See
+/// [`Connector::at_once`].
 ///
 /// Before the guest listens, attempts end in various ways (no such socket, refused, reset, broken
 /// pipe, end of file); they are repeated every 10 ms until the deadline. What no waiting can mend,
@@ -58,7 +61,7 @@ impl Connector {
         }
         // Without a place to listen there is nothing to hear; the attempts will tell why.
         let Ok(announcement) = Announcement::listen(socket.as_path()) else { return };
-        let silence = deadline.at_most(self.silence);
+        let silence = deadline.at_most(self.silence.max(deadline.remaining() / 2));
         // Both ends lead to the first attempt.
         let _ = timeout(silence.remaining(), announcement.heard()).await;
     }

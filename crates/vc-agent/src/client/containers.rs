@@ -99,8 +99,8 @@ impl Client {
     pub(super) async fn blame(&self, error: AgentError, id: &ContainerId, deadline: Deadline) -> AgentError {
         let AgentError::NoSuchContainer { call, detail } = error else { return error };
         match self.container_stats(id, deadline).await {
-            Ok(_) => AgentError::Refused { call, detail },
-            Err(_) => AgentError::NoSuchContainer { call, detail },
+            Err(AgentError::NoSuchContainer { .. }) => AgentError::NoSuchContainer { call, detail },
+            _ => AgentError::Refused { call, detail },
         }
     }
 }

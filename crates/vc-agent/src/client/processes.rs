@@ -15,6 +15,10 @@ use crate::{
 impl Processes for Client {
     async fn exec(&self, request: &ExecProcess, deadline: Deadline) -> Result<(), AgentError> {
         let call = Call::ExecProcess;
+        // On the wire that is the name of the init process.
+        if request.exec.as_str() == request.container.as_str() {
+            return Err(AgentError::ProcessExists { detail: request.exec.to_string() });
+        }
         let message = ExecProcessRequest {
             container_id: request.container.to_string(),
             exec_id: request.exec.to_string(),

@@ -74,12 +74,15 @@ pub async fn a_process_needs_a_running_container(agent: &impl Agent, fixture: &i
 }
 
 /// A name that a process has is not given to a second one, and the first runs on; it is free once
-/// somebody has the exit status of the first.
+/// somebody has the exit status of the first. The container's own name is that of its init process.
 ///
 /// # Panics
 /// When the obligation is not met.
 pub async fn a_name_is_free_once_its_process_was_waited_for(agent: &impl Agent, fixture: &impl Fixture) {
     let init = running(agent, fixture, "names", Workload::Waits).await;
+    let taken =
+        agent.exec(&exec(fixture, &init.container, "names", Workload::Prints), fixture.deadline()).await;
+    assert!(matches!(taken, Err(AgentError::ProcessExists { .. })), "{taken:?}");
     let first = started(agent, fixture, &init, "name", Workload::Copies).await;
     let request = exec(fixture, &init.container, "name", Workload::Prints);
     let second = agent.exec(&request, fixture.deadline()).await;

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use vc_types::MacAddress;
+
 use super::Fixture;
-use crate::{Agent, AgentError, Interface, IpFamily, IpNetwork, MacAddress, Neighbor, Route};
+use crate::{Agent, AgentError, Interface, IpFamily, IpNetwork, Neighbor, Route};
 
 /// The scope of a route to what is on the link (`RT_SCOPE_LINK`, rtnetlink(7)).
 const LINK: u8 = 253;

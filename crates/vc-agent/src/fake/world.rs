@@ -173,7 +173,8 @@ impl World {
             return refused(call, "the container does not run");
         }
         let known = container.execs.get(&request.exec);
-        if known.is_some_and(|process| !process.was_waited_for) {
+        let is_init = request.exec.as_str() == request.container.as_str();
+        if is_init || known.is_some_and(|process| !process.was_waited_for) {
             return Err(AgentError::ProcessExists { detail: request.exec.to_string() });
         }
         let of = container.request.clone();

@@ -1,13 +1,18 @@
 //! Peers that break the protocol, or stop in the middle of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protobuf::Message;
+use tokio::io::AsyncReadExt;
 use vc_agent::client::MAX_CHUNK;
-use vc_agent::{AgentError, Call, Client, Containers, Guest, ProcessRef, Processes, Streams};
+use vc_agent::io::Output;
+use vc_agent::{AgentError, Call, Client, Containers, Guest, Network, ProcessRef, Processes, Streams};
 use vc_agent_protocol::agent::{
-    CreateContainerRequest, ReadStreamResponse, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+    CreateContainerRequest, Interfaces, OOMEvent, ReadStreamResponse, Routes, WaitProcessResponse,
+    WriteStreamRequest, WriteStreamResponse,
 };
+use vc_agent_protocol::types::{IPAddress, Interface, Route};
 use vc_types::{ContainerId, Deadline};
 
 use crate::peer::{Connection, Peer, generous};
@@ -169,10 +174,10 @@ async fn values_out_of_range_are_malformed() {
 }
 
 /// A peer that reads nothing: the client's requests fill the socket, and the rest waits behind them.
-async fn clog(client: &std::sync::Arc<Client>) -> Vec<tokio::task::JoinHandle<()>> {
+async fn clog(client: &Arc<Client>) -> Vec<tokio::task::JoinHandle<()>> {
     let mut writes = Vec::new();
     for _ in 0..4 {
-        let client = std::sync::Arc::clone(client);
+        let client = Arc::clone(client);
         let size = usize::try_from(MAX_CHUNK).unwrap();
         writes.push(tokio::spawn(async move {
             let _ = client.write_stdin(&init(), &vec![0; size]).await;
@@ -186,7 +191,7 @@ async fn clog(client: &std::sync::Arc<Client>) -> Vec<tokio::task::JoinHandle<()
 async fn stdin_that_nobody_reads_holds_up_no_call() {
     let peer = Peer::new();
     let (client, mut calls, mut streams) = peer.client().await;
-    let client = std::sync::Arc::new(client);
+    let client = Arc::new(client);
     let writes = clog(&client).await;
     let (check, ()) = tokio::join!(client.check(generous()), calls.answer_check());
     check.unwrap();
@@ -212,10 +217,10 @@ async fn stdin_that_nobody_reads_holds_up_no_call() {
 async fn a_guest_that_stops_reading_cannot_hold_a_call_beyond_its_deadline() {
     let peer = Peer::new();
     let (client, _calls, _streams) = peer.client().await;
-    let client = std::sync::Arc::new(client);
+    let client = Arc::new(client);
     let mut waiting = Vec::new();
     for n in 0..300 {
-        let client = std::sync::Arc::clone(&client);
+        let client = Arc::clone(&client);
         let mut request = create(&format!("c{n}"));
         request.storages[0].options = vec!["x".repeat(100_000)];
         waiting.push(tokio::spawn(async move {
@@ -264,6 +269,60 @@ async fn a_flood_of_answers_is_read_in_bounded_memory() {
     drop(result);
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn a_stream_that_never_ends_is_read_in_bounded_memory() {
+    let peer = Peer::new();
+    let (client, _calls, mut streams) = peer.client().await;
+    let mut output = Output::stdout(&Arc::new(client), &init());
+    let before = resident();
+    let guest = async {
+        let answer = ReadStreamResponse { data: vec![7; 256 * 1024], ..Default::default() };
+        while let Some((stream, _)) = streams.request().await {
+            streams.answer(stream, &answer).await;
+        }
+    };
+    let host = async {
+        let mut buffer = vec![0; 100_000];
+        for _ in 0..2000 {
+            output.read_exact(&mut buffer).await.unwrap();
+        }
+        drop(output);
+    };
+    tokio::join!(guest, host);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn figures_and_addresses_that_are_none_are_malformed() {
+    let peer = Peer::new();
+    let (client, mut calls, _streams) = peer.client().await;
+    let guest = async {
+        let (stream, _) = calls.request().await.unwrap();
+        let address = IPAddress { address: "192.0.2.1".into(), mask: "99".into(), ..Default::default() };
+        let interface = Interface { name: "eth0".into(), ip_addresses: vec![address], ..Default::default() };
+        calls.answer(stream, &Interfaces { interfaces: vec![interface], ..Default::default() }).await;
+        for (dest, scope) in [("nowhere", 0), ("192.0.2.0/24", 256)] {
+            let (stream, _) = calls.request().await.unwrap();
+            let route = Route { dest: dest.into(), scope, ..Default::default() };
+            calls.answer(stream, &Routes { routes: vec![route], ..Default::default() }).await;
+        }
+        let (stream, _) = calls.request().await.unwrap();
+        calls.answer(stream, &OOMEvent { container_id: "../x".into(), ..Default::default() }).await;
+    };
+    let host = async {
+        let interfaces = client.interfaces(generous()).await;
+        assert!(matches!(interfaces, Err(AgentError::Malformed { .. })), "{interfaces:?}");
+        for _ in 0..2 {
+            let routes = client.routes(generous()).await;
+            assert!(matches!(routes, Err(AgentError::Malformed { .. })), "{routes:?}");
+        }
+        let event = client.oom_event().await;
+        assert!(matches!(event, Err(AgentError::Malformed { call: Call::GetOOMEvent, .. })), "{event:?}");
+    };
+    tokio::join!(guest, host);
 }
 
 /// The resident set of this process, in bytes (proc_pid_statm(5)).

@@ -49,9 +49,9 @@ pub enum AttachError {
         /// How far it is.
         state: DeviceState,
     },
-    /// It is plugged read-only, and this container wants to write.
+    /// It is plugged read-only and used so, and this container wants to write.
     #[error(
-        "device {device} ({identity}) is plugged read-only and cannot be had for writing: ask for it read-write from the start, or read-only here too"
+        "device {device} ({identity}) is plugged and used read-only, so it cannot be had for writing: ask for it read-write from the start, or read-only here too"
     )]
     PluggedReadOnly {
         /// The device.
@@ -59,8 +59,21 @@ pub enum AttachError {
         /// What it is.
         identity: DeviceIdentity,
     },
+    /// It is plugged read-only, this container wants to write, and nobody uses it, such as a volume that is
+    /// kept for the pod. Begin with [`Registry::unplug`]; when that is complete, attach it again.
+    #[error(
+        "device {device} ({identity}) is plugged read-only and nobody uses it: unplug it, then attach it for writing"
+    )]
+    KeptReadOnly {
+        /// The device.
+        device: DeviceId,
+        /// What it is.
+        identity: DeviceIdentity,
+    },
     /// It is plugged as something else, such as a file as a disk and as memory.
-    #[error("device {device} ({identity}) is already used in another way")]
+    #[error(
+        "device {device} ({identity}) is in the machine to be used in another way: detach it there first, or ask for it in the same way"
+    )]
     OtherUse {
         /// The device.
         device: DeviceId,
@@ -205,11 +218,12 @@ impl Registry {
             DeviceState::Made => AttachStep::Made,
             state => return Err(AttachError::Busy { device, identity, state: state.clone() }),
         };
-        match (entry.access, request.access, &step) {
-            // What is not plugged has no mode of its own.
-            (Access::ReadOnly, Access::ReadWrite, AttachStep::Ready(_)) => {
-                Err(AttachError::PluggedReadOnly { device, identity })
+        match (entry.access, request.access) {
+            _ if !entry.source.has_access_mode() => Ok(step),
+            (Access::ReadOnly, Access::ReadWrite) if entry.uses.is_empty() => {
+                Err(AttachError::KeptReadOnly { device, identity })
             }
+            (Access::ReadOnly, Access::ReadWrite) => Err(AttachError::PluggedReadOnly { device, identity }),
             _ => Ok(step),
         }
     }

@@ -29,7 +29,7 @@ pub enum DetachStep {
 
 /// No use has this handle: it was given back already, or is of another machine. Everything is as it was.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("device {} is not attached by handle {}: it was detached before", .0.device, .0.number)]
+#[error("device {} is not attached by handle {}: it was detached before, or is of another machine", .0.device, .0.number)]
 pub struct UnknownHandle(pub Handle);
 
 /// Why a device is not unplugged.

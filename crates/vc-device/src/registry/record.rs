@@ -168,6 +168,6 @@ fn is_consistent(entry: &Entry) -> bool {
     };
     let kinds_fit = entry.source.is_plugged() != (entry.state == DeviceState::Made);
     let writers = entry.uses.values().any(|used| used.access == Access::ReadWrite);
-    let access_fits = !entry.source.is_plugged() || entry.access == Access::ReadWrite || !writers;
+    let access_fits = !entry.source.has_access_mode() || entry.access == Access::ReadWrite || !writers;
     states_fit && kinds_fit && access_fits
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vc_types::{DeviceNumber, HostPath, VsockCid};
 
 use super::PathKind;
-use crate::spec::VfioFunction;
+use crate::spec::{MdevId, VfioFunction};
 use crate::topology::{PortKind, PortWish};
 use crate::vfio::{Port, VfioPath};
 
@@ -62,6 +62,13 @@ pub enum DeviceSource {
         via: VfioPath,
         /// Where it is plugged.
         port: Port,
+    },
+    /// Cryptographic queues of IBM Z, passed by VFIO.
+    VfioAp {
+        /// The mediated device that they are in.
+        mdev: MdevId,
+        /// By which node.
+        via: VfioPath,
     },
     /// A disk that another process serves.
     VhostUserBlk {
@@ -128,6 +135,7 @@ impl DeviceSource {
             Self::Character { number, .. } => DeviceIdentity::Character(*number),
             Self::File { file, .. } | Self::Pmem { file, .. } => DeviceIdentity::File(*file),
             Self::Vfio { function, .. } => DeviceIdentity::Vfio(*function),
+            Self::VfioAp { mdev, .. } => DeviceIdentity::Vfio(VfioFunction::Mdev(*mdev)),
             Self::VhostUserBlk { socket } | Self::VhostUserFs { socket } => {
                 DeviceIdentity::Socket(socket.clone())
             }
@@ -139,6 +147,12 @@ impl DeviceSource {
     /// Whether the hypervisor has to plug it; the agent makes the others without help.
     pub fn is_plugged(&self) -> bool {
         !matches!(self, Self::Character { .. })
+    }
+
+    /// Whether it is plugged either read-only or for writing. Of the others the agent decides, or whoever serves
+    /// them, or the driver in the guest.
+    pub(crate) fn has_access_mode(&self) -> bool {
+        matches!(self, Self::Block { .. } | Self::File { .. } | Self::Pmem { .. })
     }
 
     /// Whether what was opened by this source's path is what was asked for: `opened` is what fstat(2) says
@@ -156,7 +170,8 @@ impl DeviceSource {
     pub fn port_wish(&self) -> PortWish {
         match self {
             Self::Block { .. } | Self::File { .. } => PortWish::Disk,
-            Self::Character { .. } => PortWish::Nothing,
+            // AP queues are on a bus of their own.
+            Self::Character { .. } | Self::VfioAp { .. } => PortWish::Nothing,
             Self::Vfio { port, .. } => PortWish::Port((*port).into()),
             Self::Pmem { .. }
             | Self::VhostUserBlk { .. }
@@ -184,6 +199,7 @@ impl DeviceSource {
             Self::Character { .. } => "char",
             Self::Pmem { .. } => "pmem",
             Self::Vfio { .. } => "vfio",
+            Self::VfioAp { .. } => "ap",
             Self::VhostUserBlk { .. } => "vublk",
             Self::VhostUserFs { .. } => "fs",
             Self::Network { .. } => "net",

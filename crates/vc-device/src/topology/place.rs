@@ -159,15 +159,19 @@ pub enum GuestLocation {
     },
     /// In a memory slot: the guest's persistent memory of this number, `/dev/pmemN`.
     Memory(u32),
+    /// On its AP bus, by the numbers of the queues. A machine has at most one device there (QEMU's
+    /// `docs/system/s390x/vfio-ap.rst`).
+    Ap,
 }
 
 impl fmt::Display for GuestLocation {
-    /// As the agent protocol has it: `03/00` or `0:7`.
+    /// As the agent protocol has it: `03/00` or `0:7`; AP queues have no name of that kind.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pci(path) => path.fmt(f),
             Self::Scsi { target, unit, .. } => write!(f, "{target}:{unit}"),
             Self::Memory(number) => write!(f, "/dev/pmem{number}"),
+            Self::Ap => f.write_str("the AP bus"),
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum PortError {
         asked: usize,
     },
     /// All places are taken.
-    #[error("all {count} {kind} are taken")]
+    #[error("all {count} {kind} are taken: unplug a device, or launch the machine with more")]
     NoneFree {
         /// Of which kind.
         kind: PortKind,

@@ -18,7 +18,7 @@ pub struct VfioWanted {
     pub node: ContainerNode,
 }
 
-/// When a device is plugged.
+/// When a device is plugged, and where; AP queues are on a bus of their own, whatever the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum When {
@@ -47,7 +47,11 @@ impl PlannedFunction {
     /// What the registry is asked for; `None` for a device that the machine has already.
     pub fn request(&self) -> Option<DeviceRequest> {
         let (When::Cold(port) | When::Hot(port)) = self.when else { return None };
-        let source = DeviceSource::Vfio { function: self.member.function(), via: self.via, port };
+        let via = self.via;
+        let source = match self.member {
+            GroupMember::Ap { mdev, .. } => DeviceSource::VfioAp { mdev, via },
+            _ => DeviceSource::Vfio { function: self.member.function(), via, port },
+        };
         Some(DeviceRequest { source, access: Access::ReadWrite, node: None })
     }
 }

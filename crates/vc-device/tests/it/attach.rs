@@ -1,8 +1,8 @@
 //! Attaching devices: who plugs, who shares, who is refused.
 
 use vc_device::{
-    Access, AdoptError, AttachError, AttachStep, Attached, ContainerNode, DeviceRequest, DeviceSource,
-    DeviceState, FileId, GuestLocation, Lifetime, Registry, ReportError,
+    Access, AdoptError, AttachError, AttachStep, Attached, ContainerNode, DetachStep, DeviceRequest,
+    DeviceSource, DeviceState, FileId, GuestLocation, Lifetime, Registry, ReportError, VfioPath,
 };
 use vc_types::{ContainerId, GuestPath, HostPath};
 
@@ -92,6 +92,52 @@ fn r4_read_only_and_read_write_are_reconciled_or_refused() {
         }
         assert_eq!(registry.access(&first.device), Some(plugged_as));
     }
+}
+
+#[test]
+fn a_read_only_device_that_nobody_uses_is_unplugged_before_it_is_written_to() {
+    let mut registry = Registry::default();
+    let init = registry.attach(&block("8:0", Access::ReadOnly), &container("init"), Lifetime::Pod).unwrap();
+    registry.plugged(&init.device, at("08/00")).unwrap();
+    let ask = |registry: &mut Registry| {
+        registry.attach(&block("8:0", Access::ReadWrite), &container("web"), Lifetime::Pod)
+    };
+    // As long as somebody reads it, it has to stay as it is.
+    assert!(matches!(ask(&mut registry), Err(AttachError::PluggedReadOnly { .. })));
+    assert_eq!(registry.detach(init.handle).unwrap().step, DetachStep::Kept);
+    let refused = ask(&mut registry).unwrap_err();
+    assert!(refused.to_string().contains("unplug it, then attach it for writing"), "{refused}");
+    let AttachError::KeptReadOnly { device, .. } = refused else { panic!("{refused}") };
+    assert_eq!(registry.unplug(&device), Ok(DetachStep::Unplug));
+    registry.unplugged(&device).unwrap();
+    let web = ask(&mut registry).unwrap();
+    assert_eq!((web.step, registry.access(&web.device)), (AttachStep::Plug, Some(Access::ReadWrite)));
+}
+
+#[test]
+fn who_serves_a_disk_decides_whether_it_may_be_written_to() {
+    let mut registry = Registry::default();
+    let source = DeviceSource::VhostUserBlk { socket: HostPath::new("/run/spdk/vol0").unwrap() };
+    let request = |access| DeviceRequest { source: source.clone(), access, node: None };
+    let _reader = plugged(&mut registry, &request(Access::ReadOnly), "a", "08/00").handle;
+    let writer = registry.attach(&request(Access::ReadWrite), &container("b"), Lifetime::Container).unwrap();
+    assert_eq!((writer.step, writer.access), (AttachStep::Ready(at("08/00")), Access::ReadWrite));
+    let written = serde_json::to_string(&registry).unwrap();
+    assert_eq!(serde_json::from_str::<Registry>(&written).unwrap(), registry);
+}
+
+#[test]
+fn a_machine_has_one_device_on_its_ap_bus() {
+    let mut registry = Registry::default();
+    let mut attach = |mdev: &str| {
+        let source = DeviceSource::VfioAp { mdev: mdev.parse().unwrap(), via: VfioPath::Group(0) };
+        let request = DeviceRequest { source, access: Access::ReadWrite, node: None };
+        let attached = registry.attach(&request, &container("a"), Lifetime::Container).unwrap();
+        (attached.device.to_string(), registry.plugged(&attached.device, GuestLocation::Ap))
+    };
+    assert_eq!(attach("29c177bb-8b23-4a4c-9b3e-3f8a0c1d2e3f"), ("ap0".to_owned(), Ok(())));
+    let second = attach("f79944e4-5a3d-11e8-99ce-479cbab002e4");
+    assert!(matches!(second.1, Err(ReportError::LocationTaken { .. })), "{second:?}");
 }
 
 #[test]

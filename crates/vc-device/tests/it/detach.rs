@@ -142,6 +142,28 @@ fn l10_l11_r9_whatever_a_container_attached_is_released_although_it_never_came_t
 }
 
 #[test]
+fn l18_when_a_container_goes_the_others_keep_their_own_devices() {
+    let mut registry = Registry::default();
+    for (by, number, slot) in [("a", "8:0", "08/00"), ("b", "8:16", "08.1/00"), ("c", "8:32", "08.2/00")] {
+        let _handle = plugged(&mut registry, &block(number, RW), by, slot).handle;
+    }
+    let kept = registry.handles(&container("c"));
+    for detached in registry.detach_container(&container("a")) {
+        registry.unplugged(&detached.device).unwrap();
+    }
+    // The seed's containers were places in a list: with the first one gone, the last one's was its neighbour's.
+    let handles = registry.handles(&container("c"));
+    assert_eq!(handles, kept);
+    let identity = registry.source(handles[0].device()).unwrap().identity();
+    assert_eq!(identity, block("8:32", RW).source.identity());
+    // A new device takes the name that is free, and nobody's handle.
+    let new = plugged(&mut registry, &block("8:48", RW), "d", "08/00");
+    assert_eq!(new.device.as_str(), "disk0");
+    assert_eq!(registry.detach(new.handle).unwrap().device.as_str(), "disk0");
+    assert_eq!(registry.handles(&container("c")), kept);
+}
+
+#[test]
 fn r8_devices_of_linux_devices_are_released_at_every_restart() {
     let mut registry = Registry::default();
     for _ in 0..100 {

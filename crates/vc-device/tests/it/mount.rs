@@ -8,6 +8,8 @@ use vc_device::{
 };
 use vc_types::{DeviceNumber, HostPath};
 
+use crate::directory::Directory;
+
 fn root() -> DeviceNumber {
     DeviceNumber::new(8, 1).unwrap()
 }
@@ -67,11 +69,11 @@ fn l9_an_option_that_contradicts_the_source_is_an_error() {
 }
 
 #[test]
-fn a_direct_volumes_device_is_a_disk_or_an_error() {
+fn l14_a_root_file_system_or_a_direct_volume_is_a_disk_or_an_error() {
     let ask = |kind| request_of_disk(&path("/s"), &kind, Access::ReadWrite).map(|request| request.source);
     assert_eq!(ask(PathKind::Block(root())), Ok(DeviceSource::Block { number: root(), path: path("/s") }));
     assert_eq!(ask(PathKind::Regular(file())), Ok(DeviceSource::File { file: file(), path: path("/s") }));
-    // The seed's container started without its root file system or its volume.
+    // The seed went on as if there were a disk: without its path below the root file system, or without a volume.
     for kind in [PathKind::Directory, PathKind::Character(root()), PathKind::Other] {
         assert_eq!(ask(kind), Err(MountError::NoDisk { device_path: path("/s") }));
     }
@@ -104,7 +106,7 @@ fn l47_the_source_decides_and_not_the_destination() {
 
 #[test]
 fn l49_a_directory_never_becomes_the_disk_that_it_is_on() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Directory::new();
     let kind = PathKind::try_from(&fs::metadata(directory.path()).unwrap()).unwrap();
     assert_eq!(kind, PathKind::Directory);
     assert_eq!(ask("/s", "bind", false, &kind, None), Ok(None));
@@ -117,7 +119,7 @@ fn l50_a_node_is_itself_wherever_it_is() {
         other => panic!("{other:?}"),
     };
     // A link to a node stands for the node, not for the file system that holds the link.
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Directory::new();
     let link = directory.path().join("null");
     std::os::unix::fs::symlink("/dev/null", &link).unwrap();
     let kind = PathKind::try_from(&fs::metadata(&link).unwrap()).unwrap();
@@ -128,18 +130,17 @@ fn l50_a_node_is_itself_wherever_it_is() {
 
 #[test]
 fn a_regular_file_is_known_by_its_inode() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let before = PathKind::try_from(&fs::metadata(file.path()).unwrap()).unwrap();
-    let (_, renamed) = file.keep().unwrap();
-    let other = renamed.with_extension("renamed");
-    fs::rename(&renamed, &other).unwrap();
+    let directory = Directory::new();
+    let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+    fs::write(&one, "").unwrap();
+    let before = PathKind::try_from(&fs::metadata(&one).unwrap()).unwrap();
+    fs::rename(&one, &other).unwrap();
     assert_eq!(PathKind::try_from(&fs::metadata(&other).unwrap()).unwrap(), before);
-    fs::remove_file(other).unwrap();
 }
 
 #[test]
 fn a_path_that_leads_elsewhere_when_it_is_opened_is_noticed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Directory::new();
     let (one, two) = (directory.path().join("one"), directory.path().join("two"));
     fs::write(&one, "1").unwrap();
     fs::write(&two, "2").unwrap();

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
 use vc_device::Sysfs;
+
+use crate::directory::Directory;
 
 /// A `/sys` made from a fixture; gone when dropped.
 pub(crate) struct Tree {
-    directory: TempDir,
+    directory: Directory,
 }
 
 impl Tree {
@@ -19,7 +20,7 @@ impl Tree {
     /// When a line is not of the form that the README has.
     pub(crate) fn unpack(name: &str) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
-        let tree = Self { directory: tempfile::tempdir().unwrap() };
+        let tree = Self { directory: Directory::new() };
         for line in fs::read_to_string(file).unwrap().lines() {
             if !line.is_empty() && !line.starts_with('#') {
                 tree.make(line);

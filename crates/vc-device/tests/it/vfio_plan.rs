@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use vc_device::{
-    Capacity, ContainerNode, ContainerRole, DeviceIdentity, Moment, Port, TopologyPolicy, VfioFunction,
-    VfioMode, VfioPath, VfioPlan, VfioPlanError, VfioPolicy, VfioWanted, When, plan_vfio,
+    Capacity, ContainerNode, ContainerRole, DeviceIdentity, DeviceSource, Moment, Port, PortKind, PortWish,
+    TopologyPolicy, VfioFunction, VfioMode, VfioPath, VfioPlan, VfioPlanError, VfioPolicy, VfioWanted, When,
+    plan_vfio,
 };
 use vc_types::GuestPath;
 
@@ -178,9 +179,16 @@ fn what_does_not_exist_is_an_error() {
 fn ap_queues_and_mediated_devices_are_planned() {
     let ap = plan(&Tree::unpack("ap.txt"), &[VfioPath::Group(0)], HOT).unwrap();
     assert_eq!(ap.functions.len(), 1);
+    let request = ap.functions[0].request().unwrap();
+    assert!(matches!(request.source, DeviceSource::VfioAp { via: VfioPath::Group(0), .. }), "{request:?}");
+    assert_eq!(request.source.identity(), DeviceIdentity::Vfio(ap.functions[0].member.function()));
+    // On a bus of their own: a machine needs no port for them.
+    assert_eq!(request.source.port_wish(), PortWish::Nothing);
     let mdev = plan(&Tree::unpack("mdev.txt"), &[VfioPath::Cdev(7)], HOT).unwrap();
     assert_eq!(mdev.functions[0].via, VfioPath::Cdev(7));
     assert_eq!(mdev.functions[0].group, 40);
+    let request = mdev.functions[0].request().unwrap();
+    assert_eq!(request.source.port_wish(), PortWish::Port(PortKind::RootPort));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::init::BootError;
 use nix::mount::{MsFlags, mount};
-use std::fs::{create_dir_all, read_to_string, write};
+use std::fs::create_dir_all;
 use std::os::unix::fs::PermissionsExt;
 
 /// File system, mount point, further flags, options. In this order.
@@ -34,20 +34,8 @@ pub(super) fn mount_all() -> Result<(), BootError> {
             .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)))
             .map_err(|error| BootError::Step("make the agent's directories", error))?;
     }
-    enable_controllers();
     // Memory that is plugged is put to use at once, and can be taken away again.
     // Where the kernel cannot, OnlineCPUMem does it.
-    let _ = write("/sys/devices/system/memory/auto_online_blocks", "online_movable");
+    let _ = std::fs::write("/sys/devices/system/memory/auto_online_blocks", "online_movable");
     Ok(())
-}
-
-/// Lets containers have every controller that the kernel has. One by one: of several, the kernel
-/// takes all or none.
-fn enable_controllers() {
-    let controllers = read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    for controller in controllers.split_ascii_whitespace() {
-        if let Err(error) = write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}")) {
-            tracing::warn!(controller, %error, "containers cannot have this controller");
-        }
-    }
 }

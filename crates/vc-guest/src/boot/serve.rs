@@ -97,6 +97,8 @@ pub(super) async fn serve(
     if let Some(port) = settings.console_port {
         ports::serve_console(port);
     }
+    let warming = guest.clone();
+    tokio::spawn(async move { warming.warm_up().await });
     tokio::spawn(async move {
         boot_modules.reached(Progress::Done).await;
         tracing::info!(milliseconds = started.elapsed().as_millis(), "modules are loaded");

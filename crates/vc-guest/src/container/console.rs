@@ -2,6 +2,8 @@
 
 use crate::error::CallError;
 use crate::sys;
+use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +42,9 @@ impl Console {
 
     async fn receive(&self) -> std::io::Result<OwnedFd> {
         let (socket, _) = self.listener.accept().await?;
-        socket.async_io(Interest::READABLE, || Ok(sys::receive_descriptor(socket.as_fd())?)).await
+        let receive = || sys::receive_descriptors(socket.as_fd(), &mut [0; 64], MsgFlags::MSG_DONTWAIT);
+        let received = socket.async_io(Interest::READABLE, || Ok(receive()?)).await?;
+        received.into_iter().next().ok_or_else(|| Errno::ENOMSG.into())
     }
 }
 

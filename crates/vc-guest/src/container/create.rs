@@ -1,18 +1,20 @@
 //! CreateContainer: storages, specification, executor; and the undo of each.
 
 use super::console::Console;
-use super::{Container, EXECUTOR_WAIT, Process, Stage};
+use super::{Container, EXECUTOR_WAIT, Process as ContainerProcess, Processes, Stage};
 use crate::cgroup::Cgroup;
+use crate::devices;
 use crate::error::CallError;
-use crate::executor::{Launcher, Task};
+use crate::executor::{Joining, Launcher, Task};
 use crate::guest::{Guest, parse_id};
 use crate::log::chain;
-use crate::spec::container_spec;
-use crate::stdio::{Streams, no_streams};
-use oci_spec::runtime::Spec;
-use std::collections::HashMap;
+use crate::resources::limits;
+use crate::spec::{SpecError, container_spec};
+use crate::stdio::Streams;
+use nix::sys::signal::Signal;
+use oci_spec::runtime::{LinuxNamespace, Process, Spec};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -32,17 +34,20 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     {
         return Err(CallError::Unsupported("shared mounts and streams on ports of their own"));
     }
+    if request.string_user.is_some() {
+        return Err(CallError::Unsupported("users by name"));
+    }
     let reservation = guest.reserve(&id)?;
     guest.modules_loaded().await?;
     let shared_pid = request.sandbox_pidns.then(|| shared_pid_namespace(guest)).transpose()?;
-    let spec = container_spec(&request.oci, &id, shared_pid.as_deref())?;
+    let mut spec = container_spec(&request.oci, &id, shared_pid.as_deref())?;
     let mount_points = guest.storages().add(id.as_str(), &request.storages).await?;
-    match create_mounted(guest, &id, &spec, &mount_points).await {
+    let created = async {
+        super::device::use_guest_numbers(guest, &request.devices, &mut spec).await?;
+        create_mounted(guest, &id, spec, &mount_points).await
+    };
+    match created.await {
         Ok(container) => {
-            let events = container.cgroup.file("memory.events");
-            if let Err(error) = guest.oom().watch(id, &events) {
-                tracing::warn!(?events, %error, "nobody will be told when it runs out of memory");
-            }
             reservation.fill(container.into());
             Ok(())
         }
@@ -56,35 +61,75 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
 async fn create_mounted(
     guest: &Guest,
     id: &ContainerId,
-    spec: &Spec,
+    mut spec: Spec,
     mount_points: &[GuestPath],
 ) -> Result<Container, CallError> {
     let bundle = Path::new(BUNDLES).join(id.as_str());
-    write_bundle(&bundle, spec)?;
-    let linux = spec.linux().as_ref();
-    let cgroup_path = linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
-    let cgroup = Cgroup::new(guest.cgroup_root(), &cgroup_path);
-    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    let launcher = guest.launcher();
-    let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), console };
-    match launch(&launcher, task, terminal, &bundle).await {
-        Ok(launched) => Ok(Container {
-            id: id.clone(),
-            cgroup,
-            processes: Mutex::new(HashMap::from([(
-                id.to_string(),
-                launched.into_process(id.to_string(), true, &launcher).into(),
-            )])),
-            bundle,
-            launcher,
-            mount_points: Mutex::new(mount_points.to_vec()),
-            stage: Mutex::new(Stage::Created),
-            launching: tokio::sync::RwLock::default(),
-        }),
+    let cgroup = make_cgroup(guest, &mut spec)?;
+    let launched = async {
+        write_bundle(&bundle, &spec)?;
+        let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
+        let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), console };
+        launch(guest.launcher(), task, Terminal::of(process)?, None, &bundle).await
+    };
+    match launched.await {
+        Ok(launched) => {
+            let process = launched.into_process(id.to_string(), true, guest.launcher());
+            let watching = guest.oom_kills().clone().watch(id.clone(), cgroup.clone());
+            Ok(Container {
+                id: id.clone(),
+                joining: joining(&spec, &cgroup),
+                cgroup,
+                processes: Mutex::new(Processes::starting_with(process)),
+                bundle,
+                launcher: guest.launcher().clone(),
+                mount_points: Mutex::new(mount_points.to_vec()),
+                stage: Mutex::new(Stage::Created),
+                launching: tokio::sync::RwLock::default(),
+                oom_watch: tokio::spawn(watching).abort_handle(),
+            })
+        }
         Err(error) => {
             undo(id, &cgroup, &bundle).await;
             Err(error)
         }
+    }
+}
+
+/// The container's cgroup with the limits and device rules of `spec`; libcontainer only joins it.
+fn make_cgroup(guest: &Guest, spec: &mut Spec) -> Result<Cgroup, CallError> {
+    let linux = spec.linux_mut().as_mut().ok_or(SpecError::Missing("linux part"))?;
+    let path = linux.cgroups_path().clone().unwrap_or_default();
+    let resources = linux.resources().clone().unwrap_or_default();
+    linux.set_resources(None);
+    let cgroup = Cgroup::new(guest.cgroup_root(), &path);
+    cgroup.create(guest.cgroup_root())?;
+    let limited = || {
+        cgroup.limit(&limits(&resources, "max").map_err(SpecError::from)?)?;
+        match resources.devices().as_deref() {
+            None | Some([]) => Ok(()),
+            Some(rules) => Ok::<_, CallError>(devices::enforce(rules, &cgroup)?),
+        }
+    };
+    match limited() {
+        Ok(()) => Ok(cgroup),
+        Err(error) => {
+            if let Err(error) = cgroup.remove() {
+                tracing::warn!(error = chain(&error), "undo failed");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What an exec needs to know of the container.
+fn joining(spec: &Spec, cgroup: &Cgroup) -> Joining {
+    let linux = spec.linux().as_ref();
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    Joining {
+        namespaces: namespaces.map(LinuxNamespace::typ).collect(),
+        seccomp: linux.and_then(|linux| linux.seccomp().clone()),
+        cgroup: cgroup.path().to_owned(),
     }
 }
 
@@ -96,8 +141,8 @@ pub(super) struct Launched {
 }
 
 impl Launched {
-    pub(super) fn into_process(self, id: String, is_init: bool, launcher: &Launcher) -> Process {
-        Process {
+    pub(super) fn into_process(self, id: String, is_init: bool, launcher: &Launcher) -> ContainerProcess {
+        ContainerProcess {
             id,
             pid: self.pid,
             exit: self.exit,
@@ -109,24 +154,59 @@ impl Launched {
     }
 }
 
+/// Whether a process has a terminal, and of what size at first.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Terminal {
+    None,
+    Default,
+    Sized { rows: u16, columns: u16 },
+}
+
+impl Terminal {
+    pub(super) fn of(process: &Process) -> Result<Self, CallError> {
+        let size = |number| u16::try_from(number).map_err(|_| CallError::Range("process.consoleSize"));
+        Ok(match (process.terminal().unwrap_or(false), process.console_size()) {
+            (false, _) => Self::None,
+            (true, None) => Self::Default,
+            (true, Some(given)) => Self::Sized { rows: size(given.height())?, columns: size(given.width())? },
+        })
+    }
+}
+
 /// Has the executor make a process, with a terminal or with pipes.
 pub(super) async fn launch(
     launcher: &Launcher,
     task: impl FnOnce(Option<PathBuf>) -> Task,
-    terminal: bool,
+    terminal: Terminal,
+    init: Option<OwnedFd>,
     directory: &Path,
 ) -> Result<Launched, CallError> {
     let deadline = Deadline::after(EXECUTOR_WAIT);
-    if !terminal {
+    if matches!(terminal, Terminal::None) {
         let (streams, theirs) = Streams::pipes().map_err(|error| CallError::Stream("make pipes", error))?;
-        let (pid, exit) = launcher.launch(&task(None), theirs.map(Stdio::from), deadline).await?;
+        let (pid, exit) = launcher.launch(&task(None), Some(theirs), init, deadline).await?;
         return Ok(Launched { pid, exit, streams });
     }
     let console = Console::listen(directory)?;
-    let (pid, exit) = launcher.launch(&task(Some(console.path())), no_streams(), deadline).await?;
-    let streams = console.terminal(deadline).await?;
-    let streams = Streams::terminal(streams).map_err(|error| CallError::Stream("use the terminal", error))?;
-    Ok(Launched { pid, exit, streams })
+    let (pid, exit) = launcher.launch(&task(Some(console.path())), None, init, deadline).await?;
+    let streams = async {
+        let master = console.terminal(deadline).await?;
+        let streams =
+            Streams::terminal(master).map_err(|error| CallError::Stream("use the terminal", error))?;
+        if let Terminal::Sized { rows, columns } = terminal {
+            let sized = streams.resize(rows, columns);
+            sized.map_err(|errno| CallError::System("set the terminal's size", errno))?;
+        }
+        Ok(streams)
+    };
+    match streams.await {
+        Ok(streams) => Ok(Launched { pid, exit, streams }),
+        Err(error) => {
+            // It may have ended by itself.
+            let _ = launcher.reaper.signal(pid, Signal::SIGKILL);
+            Err(error)
+        }
+    }
 }
 
 /// Releases storages; what stays mounted is logged, as there is an error to report already.

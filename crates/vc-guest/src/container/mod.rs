@@ -2,48 +2,58 @@
 
 mod console;
 mod create;
+mod device;
 mod exec;
+mod processes;
 mod remove;
 mod signal;
 mod start;
 mod stats;
 mod termination_log;
+mod update;
 
 use crate::cgroup::Cgroup;
 use crate::error::CallError;
-use crate::executor::Launcher;
+use crate::executor::{Joining, Launcher};
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::Streams;
 use nix::unistd::Pid;
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::AbortHandle;
 use vc_types::{ContainerId, GuestPath};
 
 pub(crate) use create::create;
+use processes::Processes;
 pub(crate) use remove::remove;
 
 /// How long the executor may take: an overlay's first look-ups may have to wait for slow disks.
 const EXECUTOR_WAIT: Duration = Duration::from_secs(60);
-
-/// The processes of one container that nobody waited for; more are refused.
-const MAX_PROCESSES: usize = 1024;
 
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) id: ContainerId,
     pub(crate) cgroup: Cgroup,
-    /// `config.json` and the files of execs.
+    /// What every further process joins.
+    joining: Joining,
+    /// `config.json` and the sockets of terminals.
     bundle: PathBuf,
     launcher: Launcher,
     mount_points: Mutex<Vec<GuestPath>>,
     stage: Mutex<Stage>,
     /// Read by each exec while it is being started.
     launching: tokio::sync::RwLock<()>,
-    processes: Mutex<HashMap<String, Arc<Process>>>,
+    processes: Mutex<Processes>,
+    oom_watch: AbortHandle,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.oom_watch.abort();
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,18 +84,18 @@ impl Container {
             container: self.id.to_string(),
             exec: exec.chars().take(200).collect(),
         };
-        self.processes().get(id).cloned().ok_or_else(unknown)
+        self.processes().get(id).ok_or_else(unknown)
     }
 
     /// Forgets `process` once the host knows its status and has read all it wrote. The first process
     /// stays until the container is removed.
     pub(crate) fn forget_if_done(&self, process: &Process) {
         if !process.is_init && process.waited.load(Ordering::Relaxed) && process.streams.are_drained() {
-            self.processes().remove(&process.id);
+            self.processes().forget(&process.id);
         }
     }
 
-    fn processes(&self) -> MutexGuard<'_, HashMap<String, Arc<Process>>> {
+    fn processes(&self) -> MutexGuard<'_, Processes> {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -50,7 +50,7 @@ impl Container {
         let launched = tokio::time::timeout(deadline.remaining(), self.launching.write()).await;
         drop(launched.map_err(|_| CallError::Late("an exec of the container"))?);
         self.cgroup.kill_all()?;
-        let processes: Vec<_> = self.processes().values().cloned().collect();
+        let processes = self.processes().all();
         for process in processes {
             let ended = tokio::time::timeout(deadline.remaining(), process.wait()).await;
             ended.map_err(|_| CallError::Late("a killed process"))?;

@@ -1,15 +1,18 @@
-//! The agent's side: starts an executor, and takes over the process that it made.
+//! The agent's side of a task: has a worker do it, and takes over the process that it made.
 
+use super::client::{Handover, Request, serve};
 use super::protocol::{Answer, Failure, Task};
 use crate::reaper::{Exit, Reaper, wait};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::os::fd::OwnedFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
 use vc_types::Deadline;
 
-/// The longest answer taken from an executor, in bytes.
+/// The longest answer taken from a worker, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Why no process was started.
@@ -21,51 +24,73 @@ pub(crate) enum LaunchError {
     /// The executor cannot be started.
     #[error("cannot start the container executor")]
     Spawn(#[source] std::io::Error),
-    /// The executor ended without an answer.
-    #[error("the container executor ended with status {0}, without an answer")]
+    /// The executor was started anew, and ended again.
+    #[error("the container executor does not serve")]
+    Executor(#[source] std::io::Error),
+    /// The executor cannot copy itself.
+    #[error("cannot start a worker of the container executor")]
+    Clone(#[source] Errno),
+    /// The worker ended without an answer.
+    #[error("the container executor's worker ended with status {0}, without an answer")]
     Silent(i32),
-    /// The executor's answer cannot be read.
-    #[error("cannot read the answer of the container executor")]
-    Read(#[source] std::io::Error),
+    /// Its control socket failed.
+    #[error("cannot talk to the container executor's worker")]
+    Talk(#[source] std::io::Error),
     /// No answer in time.
     #[error("the container executor did not answer in time")]
     Late,
 }
 
-/// Starts executors.
+/// Has tasks done by the executor.
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
     pub(crate) reaper: Reaper,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Launcher {
-    /// Has `task` done by an executor whose standard streams are `stdio`, and watches the process
-    /// that it makes.
+    /// A launcher whose processes `reaper` watches. The executor is started for the first task.
+    pub(crate) fn new(reaper: Reaper) -> Self {
+        let (requests, receiver) = mpsc::channel(16);
+        tokio::spawn(serve(reaper.clone(), receiver));
+        Self { reaper, requests }
+    }
+
+    /// Has the executor started, so that the first task need not wait for that.
+    pub(crate) async fn warm_up(&self) {
+        // Without its task every launch fails, and says so.
+        let _ = self.requests.send(Request::WarmUp).await;
+    }
+
+    /// Has `task` done by a worker, and watches the process that it makes, whose standard streams are
+    /// `streams`. `init` is the first process of the container that an exec joins.
     ///
     /// # Errors
-    /// [`LaunchError`]; no process is left then, except what the executor's task had put into a
-    /// cgroup when it came too late.
+    /// [`LaunchError`]; no process is left then, except what the task had put into a cgroup when it
+    /// came too late.
     pub(crate) async fn launch(
         &self,
         task: &Task,
-        stdio: [Stdio; 3],
+        streams: Option<[OwnedFd; 3]>,
+        init: Option<OwnedFd>,
         deadline: Deadline,
     ) -> Result<(Pid, Exit), LaunchError> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(LaunchError::Spawn)?;
-        let (executor, mut ended) = self.spawn(task, stdio, theirs.into()).await?;
-        ours.set_nonblocking(true).map_err(LaunchError::Spawn)?;
-        let mut ours = tokio::net::UnixStream::from_std(ours).map_err(LaunchError::Spawn)?;
+        let handover = Handover { control: theirs.into(), streams, init };
+        let worker = tokio::time::timeout(deadline.remaining(), self.worker(handover)).await;
+        let (worker, mut ended) = worker.map_err(|_| LaunchError::Late)??;
+        ours.set_nonblocking(true).map_err(LaunchError::Talk)?;
+        let mut ours = UnixStream::from_std(ours).map_err(LaunchError::Talk)?;
         let answer = tokio::select! {
             biased;
-            line = read_line(&mut ours) => line.map_err(LaunchError::Read)?,
+            answer = ask(&mut ours, task) => answer.map_err(LaunchError::Talk)?,
             status = wait(&mut ended) => return Err(LaunchError::Silent(status)),
             () = tokio::time::sleep(deadline.remaining()) => {
                 // Its process may be the very one that hangs; the caller empties the cgroup.
-                let _ = self.reaper.signal(executor, Signal::SIGKILL);
+                let _ = self.reaper.signal(worker, Signal::SIGKILL);
                 return Err(LaunchError::Late);
             }
         };
-        let answer = serde_json::from_slice(&answer).map_err(|e| LaunchError::Read(e.into()))?;
         let started = match answer {
             Answer::Started { pid } => {
                 let pid = Pid::from_raw(pid);
@@ -73,40 +98,35 @@ impl Launcher {
             }
             Answer::Failed(failure) => Err(failure.into()),
         };
-        // Only now may the executor go. When it is gone already there is nobody to tell.
+        // Only now may the worker go. When it is gone already there is nobody to tell.
         let _ = ours.write_all(b"\n").await;
         started
     }
 
-    async fn spawn(
-        &self,
-        task: &Task,
-        [stdin, stdout, stderr]: [Stdio; 3],
-        control: OwnedFd,
-    ) -> Result<(Pid, Exit), LaunchError> {
-        let task = serde_json::to_string(task).expect("a task is plain data");
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("executor").arg(control.as_raw_fd().to_string()).arg(task);
-        command.env_clear().stdin(stdin).stdout(stdout).stderr(stderr);
-        let reaper = self.reaper.clone();
-        let spawned = tokio::task::spawn_blocking(move || reaper.spawn(&mut command, Some(control.as_fd())));
-        match spawned.await {
-            Ok(result) => result.map_err(LaunchError::Spawn),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+    async fn worker(&self, handover: Handover) -> Result<(Pid, Exit), LaunchError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || LaunchError::Executor(std::io::ErrorKind::BrokenPipe.into());
+        self.requests.send(Request::Worker(handover, reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 }
 
-async fn read_line(stream: &mut tokio::net::UnixStream) -> std::io::Result<Vec<u8>> {
-    let mut line = Vec::new();
+/// Gives the worker its task; returns its answer.
+async fn ask(worker: &mut UnixStream, task: &Task) -> std::io::Result<Answer> {
+    let mut line = serde_json::to_vec(task).expect("a task is plain data");
+    line.push(b'\n');
+    if worker.write_all(&line).await.is_err() {
+        // It is gone, and its end tells more.
+        return std::future::pending().await;
+    }
+    line.clear();
     let mut buffer = [0; 1024];
     while !line.ends_with(b"\n") {
-        let length = stream.read(&mut buffer).await?;
+        let length = worker.read(&mut buffer).await?;
         if length == 0 || line.len() + length > MAX_ANSWER {
-            // The stream ends when all processes that hold it have: the executor's end tells more.
             return std::future::pending().await;
         }
         line.extend_from_slice(&buffer[..length]);
     }
-    Ok(line)
+    Ok(serde_json::from_slice(&line)?)
 }

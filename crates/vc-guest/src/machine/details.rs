@@ -17,7 +17,7 @@ pub(crate) fn details(request: &GuestDetailsRequest) -> GuestDetailsResponse {
         init_daemon: std::process::id() == 1,
         device_handlers: crate::spec::DEVICE_HANDLERS.iter().map(|&name| name.to_owned()).collect(),
         storage_handlers: StorageSpec::DRIVERS.map(str::to_owned).to_vec(),
-        supports_seccomp: crate::spec::SUPPORTS_SECCOMP,
+        supports_seccomp: crate::SUPPORTS_SECCOMP,
         ..Default::default()
     };
     GuestDetailsResponse {

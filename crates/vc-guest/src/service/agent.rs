@@ -22,9 +22,9 @@ use vc_agent_protocol::agent::{
     RemoveContainerRequest, RemoveStaleVirtiofsShareMountsRequest, ReseedRandomDevRequest,
     ResizeVolumeRequest, ResumeContainerRequest, Routes, SetGuestDateTimeRequest, SetIPTablesRequest,
     SetIPTablesResponse, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
-    StatsContainerResponse, TtyWinResizeRequest, UpdateEphemeralMountsRequest, UpdateInterfaceRequest,
-    UpdateRoutesRequest, VolumeStatsRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
-    WriteStreamResponse,
+    StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest, UpdateEphemeralMountsRequest,
+    UpdateInterfaceRequest, UpdateRoutesRequest, VolumeStatsRequest, WaitProcessRequest, WaitProcessResponse,
+    WriteStreamRequest, WriteStreamResponse,
 };
 use vc_agent_protocol::agent_ttrpc;
 use vc_agent_protocol::csi::VolumeStatsResponse;
@@ -122,6 +122,22 @@ impl agent_ttrpc::AgentService for Agent {
             Ok(WaitProcessResponse { status, ..Default::default() })
         })
         .await
+    }
+
+    async fn update_container(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        let guest = self.0.clone();
+        let work = async move { guest.container(&request.container_id)?.update(&request.resources) };
+        empty(call("UpdateContainer", work).await)
+    }
+
+    // As reading a stream: an event must not be taken for a host that has gone.
+    async fn get_oom_event(&self, _: &TtrpcContext, _: GetOOMEventRequest) -> ttrpc::Result<OOMEvent> {
+        let container_id = self.0.oom_kills().next().await.to_string();
+        Ok(OOMEvent { container_id, ..Default::default() })
     }
 
     async fn pause_container(
@@ -300,12 +316,6 @@ impl agent_ttrpc::AgentService for Agent {
     async fn resize_volume(&self, _: &TtrpcContext, request: ResizeVolumeRequest) -> ttrpc::Result<Empty> {
         let work = move || Ok(machine::resize(&request.volume_guest_path, request.size)?);
         empty(blocking("ResizeVolume", work).await)
-    }
-
-    // Not in a task of its own: one that outlives its call would take an event that nobody hears of.
-    async fn get_oom_event(&self, _: &TtrpcContext, _: GetOOMEventRequest) -> ttrpc::Result<OOMEvent> {
-        let id = self.0.oom().next().await;
-        Ok(OOMEvent { container_id: id.to_string(), ..Default::default() })
     }
 
     async fn get_metrics(&self, _: &TtrpcContext, _: GetMetricsRequest) -> ttrpc::Result<Metrics> {

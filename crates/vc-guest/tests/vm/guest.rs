@@ -1,296 +1,333 @@
-//! A machine with the guest image, and a connection to its agent.
+//! A machine with the agent, and a disk with busybox.
 
-use std::num::NonZeroU8;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde_json::{Value, json};
+use std::fmt::Debug;
+use std::path::Path;
 use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_vsock::{VsockAddr, VsockStream};
+use ttrpc::Code;
 use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{Context, with_duration};
 use vc_agent::{Connect, Connector};
-use vc_agent_protocol::agent::{self, Storage};
 use vc_agent_protocol::agent_ttrpc::AgentServiceClient;
-use vc_agent_protocol::oci;
-use vc_hypervisor::{Hypervisor, Machine, MachineSpec};
-use vc_qemu::{Qemu, QemuConfig, QemuMachine};
+use vc_agent_protocol::{agent, oci};
+use vc_device::{Access, BlockSpec};
+use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
+use vc_qemu::{Qemu, QemuMachine};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{AgentAddress, Deadline, HostPath};
+use vc_types::{AgentAddress, Deadline, HostPath, PciPath};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Generous: emulation on a busy machine.
+const WAIT: Duration = Duration::from_secs(120);
 
-/// A machine to be: devices that no port has yet are put on QEMU's command line as it is.
-pub(crate) struct Plan {
-    image: GuestImage,
-    pub(crate) layers: Layers,
-    pub(crate) busybox: PathBuf,
-    leftovers: Leftovers,
-    qemu_arguments: Vec<String>,
-    pub(crate) kernel_params: Vec<String>,
-    pub(crate) vcpus: NonZeroU8,
-}
+/// What a container may do when its specification says nothing else: enough for busybox as root.
+const CAPABILITIES: [&str; 5] = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_KILL"];
 
-impl Plan {
-    pub(crate) fn new() -> Option<Self> {
-        let image = GuestImage::find()?;
-        let layers = Layers::new();
-        let busybox = layers.busybox();
-        let (leftovers, vcpus) = (Leftovers::new(), NonZeroU8::MIN);
-        let mut plan =
-            Self { image, layers, busybox, leftovers, qemu_arguments: vec![], kernel_params: vec![], vcpus };
-        // Every container's root: logical unit 0 of the SCSI controller.
-        plan.device("virtio-scsi-pci,id=scsi,addr=0x10");
-        let busybox = plan.busybox.clone();
-        plan.scsi_disk(&busybox, 0);
-        Some(plan)
-    }
-
-    pub(crate) fn device(&mut self, device: &str) {
-        self.qemu_arguments.extend(["-device".to_owned(), device.to_owned()]);
-    }
-
-    pub(crate) fn argument(&mut self, name: &str, value: &str) {
-        self.qemu_arguments.extend([name.to_owned(), value.to_owned()]);
-    }
-
-    fn drive(&mut self, image: &Path, id: &str, writable: bool) {
-        let access = if writable { "off" } else { "on" };
-        let file = image.display();
-        self.argument("-drive", &format!("if=none,id={id},format=raw,readonly={access},file={file}"));
-    }
-
-    pub(crate) fn scsi_disk(&mut self, image: &Path, lun: u16) {
-        let id = format!("lun{lun}");
-        self.drive(image, &id, false);
-        self.device(&format!("scsi-hd,bus=scsi.0,drive={id},scsi-id=0,lun={lun}"));
-    }
-
-    /// A virtio disk in a slot of the root bus; its PCI path is the slot in hexadecimal digits.
-    pub(crate) fn disk(&mut self, image: &Path, slot: u8, writable: bool) {
-        let id = format!("disk{slot}");
-        self.drive(image, &id, writable);
-        self.device(&format!("virtio-blk-pci,drive={id},addr={slot:#x}"));
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        self.layers.path()
-    }
-
-    pub(crate) async fn boot(self) -> Guest {
-        let script = self.directory().join("qemu");
-        let words: Vec<_> = self.qemu_arguments.iter().map(|word| format!("'{word}'")).collect();
-        let text = format!("#!/bin/sh\nexec qemu-system-x86_64 \"$@\" {}\n", words.join(" "));
-        std::fs::write(&script, text).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let path = |path: &Path| HostPath::new(path).unwrap();
-        let id = "guest".parse().unwrap();
-        let (kernel, initrd) = (path(&self.image.kernel), path(&self.image.initrd));
-        let spec = MachineSpec {
-            vcpus: self.vcpus,
-            kernel_params: self.kernel_params.clone(),
-            hotplug_ports: 1,
-            ..MachineSpec::new(id, kernel, initrd, path(self.leftovers.runtime_dir()))
-        };
-        let qemu = Qemu::new(QemuConfig { program: script, ..QemuConfig::default() });
-        let machine = qemu.launch(&spec, Deadline::after(PATIENCE)).await.unwrap();
-        // Waits until the agent has announced itself; the calls of the protocol then go by themselves.
-        drop(Connector::default().connect(machine.agent_address(), Deadline::after(PATIENCE)).await.unwrap());
-        let agent = AgentServiceClient::new(dial(machine.agent_address(), None).await);
-        Guest { agent, machine, plan: self }
-    }
-}
-
-/// A machine whose agent answers.
+/// A running machine, its agent reached twice: streams must not hold up calls.
 pub(crate) struct Guest {
-    pub(crate) agent: AgentServiceClient,
     machine: QemuMachine,
-    pub(crate) plan: Plan,
+    pub(crate) calls: AgentServiceClient,
+    pub(crate) streams: AgentServiceClient,
+    disk: PciPath,
+    leftovers: Leftovers,
+    _layers: Layers,
 }
 
-impl Guest {
-    /// A stream to another port of the guest.
-    pub(crate) async fn connect(&self, port: u32) -> Stream {
-        connect(self.machine.agent_address(), Some(port)).await.unwrap()
-    }
-
-    /// Runs `script` in a container of busybox, with `storages` mounted and `binds` of the guest's paths in it,
-    /// and gives what it wrote.
-    pub(crate) async fn shell(
-        &self,
-        id: &str,
-        storages: Vec<Storage>,
-        binds: &[&str],
-        script: &str,
-    ) -> String {
-        self.start(id, storages, binds, script).await.unwrap();
-        let output = self.output(id).await;
-        let wait =
-            agent::WaitProcessRequest { container_id: id.into(), exec_id: id.into(), ..Default::default() };
-        self.agent.wait_process(deadline(), &wait).await.unwrap();
-        let remove = agent::RemoveContainerRequest { container_id: id.into(), ..Default::default() };
-        self.agent.remove_container(deadline(), &remove).await.unwrap();
-        output
-    }
-
-    pub(crate) async fn start(
-        &self,
-        id: &str,
-        storages: Vec<Storage>,
-        binds: &[&str],
-        script: &str,
-    ) -> ttrpc::Result<()> {
-        let request = container(id, storages, binds, script);
-        self.agent.create_container(deadline(), &request).await?;
-        let start = agent::StartContainerRequest { container_id: id.into(), ..Default::default() };
-        self.agent.start_container(deadline(), &start).await.map(drop)
-    }
-
-    /// All that the container's first process writes, both streams.
-    pub(crate) async fn output(&self, id: &str) -> String {
-        let request = agent::ReadStreamRequest {
-            container_id: id.into(),
-            exec_id: id.into(),
-            len: 4096,
-            ..Default::default()
-        };
-        let mut all = Vec::new();
-        loop {
-            let data = self.agent.read_stdout(deadline(), &request).await.unwrap().data;
-            if data.is_empty() {
-                return String::from_utf8(all).unwrap();
-            }
-            all.extend(data);
-        }
-    }
-
-    /// Ends the machine by the agent's own hand, and looks for what it left.
-    pub(crate) async fn end(self) {
-        self.agent.destroy_sandbox(deadline(), &agent::DestroySandboxRequest::new()).await.unwrap();
-        self.machine.exited().await;
-        self.machine.stop(Deadline::after(PATIENCE)).await.unwrap();
-        self.plan.leftovers.assert_none();
-    }
+/// What a process wrote, and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) status: i32,
 }
 
+/// A call that must not take longer than anybody would wait.
 pub(crate) fn deadline() -> Context {
-    with_duration(PATIENCE)
+    with_duration(WAIT)
 }
 
-pub(crate) fn code<T: std::fmt::Debug>(answer: ttrpc::Result<T>) -> ttrpc::Code {
-    match answer.expect_err("the call fails") {
-        ttrpc::Error::RpcStatus(status) => status.code(),
+/// The code and text of a refused call.
+pub(crate) fn refusal<T: Debug>(answer: ttrpc::Result<T>) -> (Code, String) {
+    match answer.unwrap_err() {
+        ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
         other => panic!("no status: {other:?}"),
     }
 }
 
-pub(crate) fn storage(driver: &str, source: &str, fs_type: &str, options: &[&str], at: &str) -> Storage {
-    Storage {
-        driver: driver.into(),
-        source: source.into(),
-        fstype: fs_type.into(),
-        options: options.iter().map(|&option| option.to_owned()).collect(),
-        mount_point: at.into(),
-        ..Default::default()
-    }
-}
-
-/// A container whose root is busybox below a writable layer in memory.
-pub(crate) fn container(
-    id: &str,
-    mut storages: Vec<Storage>,
-    binds: &[&str],
-    script: &str,
-) -> agent::CreateContainerRequest {
-    let root = format!("/run/kata-containers/{id}/rootfs");
-    storages.push(storage("scsi", "0:0", "erofs", &["ro"], "/run/layers/busybox"));
-    storages.push(storage(
-        "overlayfs",
-        "overlay",
-        "overlay",
-        &["lowerdir=/run/layers/busybox", "io.katacontainers.fs-opt.overlay-rw"],
-        &root,
-    ));
-    let mount = |destination: &str, source: &str, kind: &str| oci::Mount {
-        destination: destination.into(),
-        source: source.into(),
-        type_: kind.into(),
-        options: if kind == "bind" { vec!["rbind".into(), "rw".into()] } else { vec![] },
-        ..Default::default()
-    };
-    let mut mounts = vec![mount("/proc", "proc", "proc")];
-    mounts.extend(binds.iter().map(|path| mount(path, path, "bind")));
-    let process = oci::Process {
-        args: ["sh", "-c", script].map(str::to_owned).to_vec(),
-        env: vec!["PATH=/bin".into()],
-        cwd: "/".into(),
-        ..Default::default()
-    };
-    let spec = oci::Spec {
-        process: Some(process).into(),
-        root: Some(oci::Root { path: root, ..Default::default() }).into(),
-        mounts,
-        linux: Some(oci::Linux::default()).into(),
-        ..Default::default()
-    };
-    agent::CreateContainerRequest {
-        container_id: id.into(),
-        exec_id: id.into(),
-        storages,
-        oci: Some(spec).into(),
-        ..Default::default()
-    }
-}
-
-/// Either end of a vsock: the kernel's, or that of a daemon.
-pub(crate) enum Stream {
-    Unix(UnixStream),
-    Vsock(tokio_vsock::VsockStream),
-}
-
-impl Stream {
-    pub(crate) async fn read_some(&mut self, buffer: &mut [u8]) -> usize {
-        let read = async {
-            match self {
-                Self::Unix(stream) => stream.read(buffer).await,
-                Self::Vsock(stream) => stream.read(buffer).await,
-            }
+impl Guest {
+    /// Boots a machine; `None` when there is no image.
+    pub(crate) async fn boot() -> Option<Self> {
+        let image = GuestImage::find()?;
+        let (layers, leftovers) = (Layers::new(), Leftovers::new());
+        let busybox = layers.busybox();
+        let path = |path: &Path| HostPath::new(path).unwrap();
+        let (kernel, initrd) = (path(&image.kernel), path(&image.initrd));
+        let spec = MachineSpec::new("guest".parse().unwrap(), kernel, initrd, path(leftovers.runtime_dir()));
+        let machine = Qemu::default().launch(&spec, Deadline::after(WAIT)).await.unwrap();
+        let address = machine.agent_address().clone();
+        announced(&address).await;
+        drop(Connector::at_once().connect(&address, Deadline::after(WAIT)).await.unwrap());
+        let file = std::fs::File::open(&busybox).unwrap().into();
+        let disk = BlockSpec::new("busybox".parse().unwrap(), file, path(&busybox), Access::ReadOnly);
+        let disk = machine.plug_block(&disk, Deadline::after(WAIT)).await.unwrap();
+        let (calls, streams) = (dial(&address).await, dial(&address).await);
+        let guest = Self {
+            machine,
+            calls: AgentServiceClient::new(calls),
+            streams: AgentServiceClient::new(streams),
+            disk,
+            leftovers,
+            _layers: layers,
         };
-        tokio::time::timeout(PATIENCE, read).await.expect("an answer in time").unwrap()
+        let sandbox = agent::CreateSandboxRequest {
+            hostname: "guest".into(),
+            sandbox_id: "sandbox".into(),
+            sandbox_pidns: true,
+            ..Default::default()
+        };
+        guest.calls.create_sandbox(deadline(), &sandbox).await.unwrap();
+        Some(guest)
     }
 
-    pub(crate) async fn write_all(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Unix(stream) => stream.write_all(bytes).await.unwrap(),
-            Self::Vsock(stream) => stream.write_all(bytes).await.unwrap(),
+    /// Powers the machine off, and looks that nothing is left of it on the host.
+    pub(crate) async fn power_off(self) {
+        let _ = self.calls.destroy_sandbox(deadline(), &agent::DestroySandboxRequest::new()).await;
+        self.machine.exited().await;
+        self.machine.stop(Deadline::after(WAIT)).await.unwrap();
+        self.leftovers.assert_none();
+    }
+
+    /// The PCI path of the disk with busybox.
+    pub(crate) fn disk(&self) -> String {
+        self.disk.to_string()
+    }
+
+    /// A request for a container called `id`, whose specification is `patch` on top of [`base`].
+    pub(crate) fn request(&self, id: &str, patch: &Value) -> agent::CreateContainerRequest {
+        let mut spec = base(id);
+        merge(&mut spec, patch);
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        agent::CreateContainerRequest {
+            container_id: id.to_owned(),
+            oci: Some(oci::Spec::try_from(&spec).unwrap()).into(),
+            storages: self.storages(id),
+            ..Default::default()
         }
     }
-}
 
-async fn dial(address: &AgentAddress, port: Option<u32>) -> Client {
-    match connect(address, port).await.unwrap() {
-        Stream::Unix(stream) => Client::new(Socket::new(stream)),
-        Stream::Vsock(stream) => Client::new(Socket::new(stream)),
+    /// The layer, which containers share, and an overlay of the container's own.
+    fn storages(&self, id: &str) -> Vec<agent::Storage> {
+        let layer = "/run/layers/busybox";
+        let directory = |name: &str| format!("/run/c/{id}/{name}");
+        let make = |name| format!("io.katacontainers.volume.overlayfs.create_directory={}", directory(name));
+        let disk = agent::Storage {
+            driver: "blk".into(),
+            source: self.disk.to_string(),
+            fstype: "erofs".into(),
+            options: vec!["ro".into()],
+            mount_point: layer.into(),
+            ..Default::default()
+        };
+        let overlay = agent::Storage {
+            driver: "overlayfs".into(),
+            driver_options: vec![make("upper"), make("work")],
+            source: "overlay".into(),
+            fstype: "overlay".into(),
+            options: vec![
+                format!("lowerdir={layer}"),
+                format!("upperdir={}", directory("upper")),
+                format!("workdir={}", directory("work")),
+            ],
+            mount_point: rootfs(id),
+            ..Default::default()
+        };
+        vec![disk, overlay]
     }
-}
 
-async fn connect(address: &AgentAddress, port: Option<u32>) -> std::io::Result<Stream> {
-    match address {
-        AgentAddress::Vsock { cid, port: agent } => {
-            let address = tokio_vsock::VsockAddr::new(cid.0, port.unwrap_or(agent.0));
-            tokio_vsock::VsockStream::connect(address).await.map(Stream::Vsock)
-        }
-        AgentAddress::HybridVsock { socket, port: agent } => {
-            let mut stream = UnixStream::connect(socket.as_path()).await?;
-            stream.write_all(format!("CONNECT {}\n", port.unwrap_or(agent.0)).as_bytes()).await?;
-            let mut byte = [0];
-            // `OK 1024`: nothing of the stream itself may be read here.
-            while byte != *b"\n" {
-                stream.read_exact(&mut byte).await?;
+    /// Creates and starts a container.
+    pub(crate) async fn start(&self, id: &str, patch: &Value) {
+        let request = self.request(id, patch);
+        self.calls.create_container(deadline(), &request).await.unwrap();
+        let start = agent::StartContainerRequest { container_id: id.into(), ..Default::default() };
+        self.calls.start_container(deadline(), &start).await.unwrap();
+    }
+
+    /// Creates, starts and removes a container; what it said in between.
+    pub(crate) async fn run(&self, id: &str, patch: &Value) -> Outcome {
+        self.start(id, patch).await;
+        let outcome = self.outcome(id, id).await;
+        self.remove(id).await;
+        outcome
+    }
+
+    /// Starts a process with the parts of `process` on top of [`base`]'s.
+    pub(crate) async fn exec(&self, id: &str, exec: &str, process: &Value) -> ttrpc::Result<agent::Empty> {
+        let mut whole = base(id)["process"].take();
+        merge(&mut whole, process);
+        let process: Process = serde_json::from_value(whole).unwrap();
+        let request = agent::ExecProcessRequest {
+            container_id: id.into(),
+            exec_id: exec.into(),
+            process: Some(oci::Process::try_from(&process).unwrap()).into(),
+            ..Default::default()
+        };
+        self.calls.exec_process(deadline(), &request).await
+    }
+
+    /// What a shell command in a running container says.
+    pub(crate) async fn sh(&self, id: &str, exec: &str, script: &str) -> Outcome {
+        self.exec(id, exec, &json!({"args": ["sh", "-c", script]})).await.unwrap();
+        self.outcome(id, exec).await
+    }
+
+    /// Reads both streams to their end and waits for the exit status.
+    pub(crate) async fn outcome(&self, id: &str, exec: &str) -> Outcome {
+        let (stdout, stderr) = tokio::join!(self.read(id, exec, false), self.read(id, exec, true));
+        Outcome { stdout, stderr, status: self.wait(id, exec).await }
+    }
+
+    /// The exit status.
+    pub(crate) async fn wait(&self, id: &str, exec: &str) -> i32 {
+        let wait =
+            agent::WaitProcessRequest { container_id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.streams.wait_process(deadline(), &wait).await.unwrap().status
+    }
+
+    async fn read(&self, id: &str, exec: &str, stderr: bool) -> String {
+        let request = agent::ReadStreamRequest {
+            container_id: id.into(),
+            exec_id: exec.into(),
+            len: 65_536,
+            ..Default::default()
+        };
+        let mut all = Vec::new();
+        loop {
+            let answer = if stderr {
+                self.streams.read_stderr(deadline(), &request).await
+            } else {
+                self.streams.read_stdout(deadline(), &request).await
+            };
+            match answer.unwrap().data {
+                data if data.is_empty() => return String::from_utf8(all).unwrap(),
+                data => all.extend(data),
             }
-            Ok(Stream::Unix(stream))
         }
-        AgentAddress::Unix { .. } => unreachable!("a machine has vsock"),
+    }
+
+    /// Sends a signal; with an empty `exec` to all of the container.
+    pub(crate) async fn signal(&self, id: &str, exec: &str, signal: u32) -> ttrpc::Result<agent::Empty> {
+        let request = agent::SignalProcessRequest {
+            container_id: id.into(),
+            exec_id: exec.into(),
+            signal,
+            ..Default::default()
+        };
+        self.calls.signal_process(deadline(), &request).await
+    }
+
+    /// Removes a container, whatever it does.
+    pub(crate) async fn remove(&self, id: &str) {
+        let request =
+            agent::RemoveContainerRequest { container_id: id.into(), timeout: 100, ..Default::default() };
+        self.calls.remove_container(deadline(), &request).await.unwrap();
+    }
+
+    /// Sets limits.
+    pub(crate) async fn update(&self, id: &str, resources: &Value) -> ttrpc::Result<agent::Empty> {
+        let resources: LinuxResources = serde_json::from_value(resources.clone()).unwrap();
+        let request = agent::UpdateContainerRequest {
+            container_id: id.into(),
+            resources: Some(oci::LinuxResources::try_from(&resources).unwrap()).into(),
+            ..Default::default()
+        };
+        self.calls.update_container(deadline(), &request).await
+    }
+
+    /// The container's counters.
+    pub(crate) async fn stats(&self, id: &str) -> agent::StatsContainerResponse {
+        let request = agent::StatsContainerRequest { container_id: id.into(), ..Default::default() };
+        self.calls.stats_container(deadline(), &request).await.unwrap()
+    }
+}
+
+/// Where the root file system of the container is in the guest.
+pub(crate) fn rootfs(id: &str) -> String {
+    format!("/run/c/{id}/rootfs")
+}
+
+/// A specification that runs `true` in busybox.
+fn base(id: &str) -> Value {
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
+    let capabilities = json!(CAPABILITIES);
+    json!({
+        "ociVersion": "1.2.0",
+        "root": {"path": rootfs(id)},
+        "process": {
+            "args": ["true"],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "user": {"uid": 0, "gid": 0},
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+                "inheritable": [], "ambient": []
+            },
+        },
+        "mounts": [
+            mount("/proc", "proc", &[]),
+            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]),
+        ],
+        "linux": {
+            "namespaces": [{"type": "mount"}, {"type": "cgroup"}],
+        },
+    })
+}
+
+/// Objects are merged; everything else is replaced, except that `mounts` are added.
+pub(crate) fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (key, value) in patch {
+                let old = into.entry(key.clone()).or_insert(Value::Null);
+                match (old, value) {
+                    (Value::Array(old), Value::Array(new)) if key == "mounts" => old.extend(new.clone()),
+                    (old, value) => merge(old, value),
+                }
+            }
+        }
+        (into, patch) => *into = patch.clone(),
+    }
+}
+
+/// Waits until the agent behind a vsock device in user space says that it serves, however long a busy
+/// machine takes: speaking to it before can make the device deaf.
+async fn announced(address: &AgentAddress) {
+    let AgentAddress::HybridVsock { socket, .. } = address else { return };
+    let listener = UnixListener::bind(format!("{}_1027", socket.as_path().display())).unwrap();
+    tokio::time::timeout(WAIT, listener.accept()).await.unwrap().unwrap();
+    std::fs::remove_file(listener.local_addr().unwrap().as_pathname().unwrap()).unwrap();
+}
+
+async fn dial(address: &AgentAddress) -> Client {
+    match address {
+        AgentAddress::Vsock { cid, port } => {
+            let stream = VsockStream::connect(VsockAddr::new(cid.0, port.0)).await.unwrap();
+            Client::new(Socket::new(stream))
+        }
+        AgentAddress::HybridVsock { socket, port } => {
+            let mut stream = UnixStream::connect(socket.as_path()).await.unwrap();
+            stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await.unwrap();
+            while stream.read_u8().await.unwrap() != b'\n' {}
+            Client::new(Socket::new(stream))
+        }
+        AgentAddress::Unix { socket } => {
+            Client::new(Socket::new(UnixStream::connect(socket.as_path()).await.unwrap()))
+        }
     }
 }

@@ -25,7 +25,7 @@ impl Place<'_> {
     pub(super) fn name(&self) -> PathBuf {
         match self {
             Self::Path(_, path) | Self::Process(_, path) => (*path).into(),
-            Self::Fd(fd) => format!("fd {}", fd.as_raw_fd()).into(),
+            Self::Fd(fd) => path_of(*fd).unwrap_or_else(|_| format!("fd {}", fd.as_raw_fd()).into()),
         }
     }
 

@@ -69,6 +69,10 @@ fn text_has_a_line_for_each_fact() {
         for line in ["source: a source", "type: tmpfs", &format!("mount_point: {}", at.display())] {
             assert!(text.lines().any(|found| found == line), "{line:?} in {text}");
         }
+        assert_eq!(text.lines().next(), Some(format!("path: {}", at.display()).as_str()));
         assert_eq!(backing(&[]).status.code(), Some(2), "no path is a wrong call");
+        let help = backing(&[Path::new("--help")]);
+        assert_eq!(help.status.code(), Some(2));
+        assert!(help.stderr.starts_with(b"usage: backing"), "{help:?}");
     });
 }

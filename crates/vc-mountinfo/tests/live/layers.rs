@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use vc_mountinfo::erofs::{
     ErofsImage, ImageError, LayerError, LayerImage, LayerLookup, RootfsError, UuidCheck, Via,
 };
-use vc_mountinfo::{LoopError, OverlayOptions};
+use vc_mountinfo::{LookupError, LoopError, OverlayOptions};
 
 use crate::images::{self, Loop, mount_file};
 use crate::kernel;
@@ -172,7 +172,11 @@ fn what_is_not_the_whole_of_an_image_is_refused() {
             "{found:?}"
         );
 
-        assert!(matches!(layer_image(at.join("name")), Err(LayerError::Lookup { .. })));
+        let found = layer_image(at.join("name"));
+        let Err(LayerError::Lookup { source: LookupError::NotMountPoint { path }, .. }) = found else {
+            panic!("{found:?}")
+        };
+        assert_eq!(path, at.join("name"), "the name, although a handle was asked about");
         assert!(matches!(layer_image(world.path("m")), Err(LayerError::NotErofs { .. })));
         assert!(matches!(layer_image(world.path("none")), Err(LayerError::Open(_))));
     });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vc_mountinfo::{DeviceNumber, DeviceUse, DeviceUseError, LoopError, LoopFile, device_uses};
 
@@ -118,6 +119,36 @@ fn partitions_count_for_their_disk_and_have_their_own_window() {
         let mounted = [DeviceUse::Mounted { device: number, mount_point: at }];
         assert_eq!(uses(&device), mounted, "the disk");
         assert_eq!(device_uses(&partition).unwrap(), mounted, "the partition");
+    });
+}
+
+#[test]
+fn a_name_that_changes_all_the_time_is_asked_about_as_one_device() {
+    in_private_world(|world| {
+        let free = disk(world);
+        let mounted = Loop::attach(&images::make(world, "i.erofs"));
+        mounted.mount(&world.path("m/a"));
+        let (link, new) = (world.path("link"), world.path("new"));
+        std::os::unix::fs::symlink(free.path(), &link).unwrap();
+        let stop = AtomicBool::new(false);
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for device in [&mounted, &free] {
+                        std::os::unix::fs::symlink(device.path(), &new).unwrap();
+                        fs::rename(&new, &link).unwrap();
+                    }
+                }
+            });
+            let found: Vec<_> = (0..300).map(|_| device_uses(&link)).collect();
+            stop.store(true, Ordering::Relaxed);
+            found
+        });
+        for found in found {
+            // A claim without a mount would be of the one device, and the rest of the answer of the other.
+            let found = found.unwrap();
+            assert!(matches!(found[..], [] | [DeviceUse::Mounted { .. }]), "{found:?}");
+        }
     });
 }
 

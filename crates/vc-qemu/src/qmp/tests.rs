@@ -9,16 +9,16 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::*;
 
-const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#;
+pub(super) const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Peer {
+pub(super) struct Peer {
     stream: BufReader<UnixStream>,
 }
 
 impl Peer {
     /// A connected pair after the handshake.
-    async fn greet() -> (Self, Qmp) {
+    pub(super) async fn greet() -> (Self, Qmp) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut peer = Self { stream: BufReader::new(theirs) };
         peer.say(GREETING).await;
@@ -28,6 +28,10 @@ impl Peer {
             peer.reply(id, "{}").await;
         });
         (peer, qmp.unwrap())
+    }
+
+    pub(super) fn into_stream(self) -> BufReader<UnixStream> {
+        self.stream
     }
 
     async fn say(&mut self, line: &str) {
@@ -48,11 +52,11 @@ impl Peer {
     }
 }
 
-fn status() -> qapi::qmp::query_status {
+pub(super) fn status() -> qapi::qmp::query_status {
     qapi::qmp::query_status {}
 }
 
-fn soon() -> Deadline {
+pub(super) fn soon() -> Deadline {
     Deadline::after(PATIENCE)
 }
 

@@ -1,0 +1,62 @@
+//! The standard output of a process, next to bytes over a vsock connection of their own.
+
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::UnixListener;
+use vc_agent::Processes;
+use vc_agent::io::Output;
+use vc_types::AgentAddress;
+
+use crate::Result;
+use crate::bed::Bed;
+use crate::series::{Series, compare, heading};
+
+/// How much is sent in a round.
+const MIB: usize = 24;
+
+/// The port of the host that the raw bytes come to.
+const PORT: u32 = 2000;
+
+pub(crate) async fn measure(bed: &Bed, rounds: usize) -> Result<()> {
+    let rounds = if rounds == 0 { 5 } else { rounds };
+    let AgentAddress::HybridVsock { socket, .. } = bed.address() else {
+        return Err("this measures vsock devices in user space only".into());
+    };
+    let listener = UnixListener::bind(format!("{socket}_{PORT}"))?;
+    let [mut raw, mut stdout]: [Series; 2] = Default::default();
+    let (count, port) = (MIB.to_string(), PORT.to_string());
+    for round in 0..rounds {
+        let source = bed.exec(&format!("raw{round}"), &["/source", &port, &count]).await?;
+        let (mut stream, _) = listener.accept().await?;
+        raw.push(speed(&mut stream).await?);
+        drop(stream);
+        bed.agent.wait(&source).await?;
+
+        let (from, blocks) = ("if=/dev/zero", format!("count={count}"));
+        let source = bed.exec(&format!("dd{round}"), &["dd", from, "bs=1M", &blocks]).await?;
+        let mut output = Output::stdout(&bed.agent, &source);
+        stdout.push(speed(&mut output).await?);
+        bed.agent.wait(&source).await?;
+    }
+    heading(&format!("{MIB} MiB out of a container"), rounds);
+    compare("MiB/s", ("a vsock connection of their own", &raw), ("standard output", &stdout));
+    Ok(())
+}
+
+/// MiB per second from the first bytes to the end.
+async fn speed(stream: &mut (impl AsyncRead + Unpin)) -> Result<f64> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut length = stream.read(&mut buffer).await?;
+    let (start, mut came) = (Instant::now(), 0);
+    let first = length;
+    while length > 0 {
+        came += length;
+        length = stream.read(&mut buffer).await?;
+    }
+    if came != MIB << 20 {
+        return Err(format!("{came} of {MIB} MiB came").into());
+    }
+    let bytes = u32::try_from(came - first)?;
+    Ok(f64::from(bytes) / f64::from(1 << 20) / start.elapsed().as_secs_f64())
+}

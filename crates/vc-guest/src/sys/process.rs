@@ -1,0 +1,61 @@
+//! Processes: clone3(2) and pidfd_open(2).
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Not in `libc`, whose type for the flags is too short (clone(2)).
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A copy of this process, which must have a single thread: `None` in the copy, its pid in the original.
+///
+/// With `cgroup`, the directory of one, the copy starts there: moving it later would make the kernel
+/// wait for a grace period. With `as_sibling` it is a child of this process's parent.
+///
+/// # Errors
+/// The error of clone3(2): `EAGAIN` when the cgroup has as many processes as it may have.
+pub(crate) fn child_in(cgroup: Option<BorrowedFd<'_>>, as_sibling: bool) -> Result<Option<Pid>, Errno> {
+    let mut flags = 0;
+    // A sibling's end is told by the signal of this process's own (clone(2), CLONE_PARENT).
+    let mut exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    if as_sibling {
+        flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());
+        exit_signal = 0;
+    }
+    if cgroup.is_some() {
+        flags |= CLONE_INTO_CGROUP;
+    }
+    let arguments = libc::clone_args {
+        flags,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |directory| u64::from(directory.as_raw_fd().cast_unsigned())),
+    };
+    // SAFETY: without CLONE_VM this is fork(2): the child goes on with a copy of all memory, on the
+    // same stack. No other thread exists that could hold a lock for ever: only the executor calls
+    // this, which never starts one.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    match Errno::result(result)? {
+        0 => Ok(None),
+        pid => Ok(Some(Pid::from_raw(i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?))),
+    }
+}
+
+/// A descriptor that stands for the process `pid`, which must not have been collected yet.
+///
+/// # Errors
+/// The error of pidfd_open(2); `ESRCH` when there is no such process.
+pub(crate) fn open_process(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes two numbers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let descriptor = i32::try_from(Errno::result(result)?).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel has just made the descriptor for this caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
