@@ -16,12 +16,12 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// The image in the target directory that this test was built into.
+    /// The image that `VC_GUEST` names, or else the one in the target directory that this test was built into.
     ///
     /// # Panics
     /// When it is missing where it must not be: `cargo xtask test` and CI set `VC_TEST_VM=required`.
     pub fn find() -> Option<Self> {
-        let dir = target_dir().join("guest");
+        let dir = std::env::var_os("VC_GUEST").map_or_else(|| target_dir().join("guest"), PathBuf::from);
         let image = Self { kernel: dir.join("vmlinux"), initrd: dir.join("initrd"), dir };
         if image.kernel.exists() && image.initrd.exists() {
             return Some(image);

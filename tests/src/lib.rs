@@ -3,10 +3,12 @@
 //! A function that needs what this host lacks returns `None` and prints `skipped:` with the reason.
 #![forbid(unsafe_code)]
 
+pub mod host;
 mod image;
 mod layers;
 mod leftovers;
 mod mounted;
+pub mod vfio;
 
 pub use image::GuestImage;
 pub use layers::Layers;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::process;
 
-/// A program and the package that has it.
+/// A program, or any file by its absolute path, and the package that has it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need {
     pub(crate) program: &'static str,

@@ -4,9 +4,11 @@
 
 mod bare;
 mod container;
+mod layers;
 mod series;
 mod wire;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +16,7 @@ use lexopt::prelude::*;
 
 use crate::tools::{self, EROFS_UTILS, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
-use crate::{apt, guest, layers, process};
+use crate::{apt, guest, process};
 use series::Series;
 
 /// What can be measured of the way to a container, in one machine.
@@ -29,6 +31,8 @@ pub(crate) struct Options {
     /// How often; each subject has a number of its own.
     rounds: Option<usize>,
     accelerator: String,
+    /// Another guest image, started in the same rounds as the usual one.
+    other_guest: Option<PathBuf>,
 }
 
 /// What is measured.
@@ -36,6 +40,8 @@ pub(crate) struct Options {
 enum Subject {
     /// The start of a container, next to a bare QEMU.
     Boot,
+    /// The start of a container with many layers, next to one with a single layer.
+    Layers,
     /// The way to a container: exec, standard output, calls.
     Wire,
     /// Look-ups in the mount table, next to other crates that do the same.
@@ -45,12 +51,18 @@ enum Subject {
 impl Options {
     /// Reads what follows `bench` on the command line.
     pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
-        let mut options =
-            Self { subject: Subject::Wire, wire: Vec::new(), rounds: None, accelerator: "tcg".to_owned() };
+        let mut options = Self {
+            subject: Subject::Wire,
+            wire: Vec::new(),
+            rounds: None,
+            accelerator: "tcg".to_owned(),
+            other_guest: None,
+        };
         let mut subject = None;
         while let Some(argument) = arguments.next()? {
             match argument {
                 Long("rounds") => options.rounds = Some(arguments.value()?.parse()?),
+                Long("guest") => options.other_guest = Some(std::path::absolute(arguments.value()?)?),
                 Long("accel") => options.accelerator = arguments.value()?.string()?,
                 Value(value) if WIRE.iter().any(|name| value == *name) => options.wire.push(value.string()?),
                 Value(value) if subject.is_none() => subject = Some(value.string()?),
@@ -61,8 +73,11 @@ impl Options {
         options.subject = match subject.as_deref() {
             None if !options.wire.is_empty() => Subject::Wire,
             Some("boot") => Subject::Boot,
+            Some("layers") => Subject::Layers,
             Some("mounts") => Subject::Mounts,
-            _ => bail!("what to measure? There are: bench boot, bench exec stdio rpc, bench mounts"),
+            _ => bail!(
+                "what to measure? There are: bench boot, bench layers, bench exec stdio rpc, bench mounts"
+            ),
         };
         Ok(options)
     }
@@ -73,6 +88,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::load()?;
     match options.subject {
         Subject::Boot => boot(&workspace, options),
+        Subject::Layers => {
+            let (image, vc) = ready(&workspace)?;
+            layers::measure(&workspace, &image, &vc, options)
+        }
         Subject::Wire => wire::run(&workspace, options),
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
@@ -87,35 +106,51 @@ fn mounts(workspace: &Workspace) -> Result<()> {
     )
 }
 
-fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
+/// Makes sure that all is there to start a machine; gives the guest image and the command.
+fn ready(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
     apt::install(&VM_PACKAGES)?;
     tools::ensure(workspace, VSOCK_DAEMON)?;
-    let image = guest::build(workspace, &guest::Options::default())?;
+    let usual = guest::build(workspace, &guest::Options::default())?;
     process::show(workspace.cargo().args(["build", "--locked", "--release", "--package", "vc-cli"]))?;
-    let vc = workspace.target.join("release/vc");
-    let directory = tempfile::tempdir_in(&workspace.target).context("cannot make a temporary directory")?;
-    let layer = layers::make_base(directory.path())?;
+    Ok((usual, workspace.target.join("release/vc")))
+}
 
-    let mut table = Table::default();
+fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
+    let (usual, vc) = ready(workspace)?;
+    let directory = tempfile::tempdir_in(&workspace.target).context("cannot make a temporary directory")?;
+    let layer = crate::layers::make_base(directory.path())?;
+
+    let images: Vec<&Path> = std::iter::once(&*usual).chain(options.other_guest.as_deref()).collect();
+    let mut tables: Vec<Table> = images.iter().map(|_| Table::default()).collect();
     let rounds = options.rounds.unwrap_or(5);
     for round in 1..=rounds {
-        let bare = bare::boot(workspace, &image, &options.accelerator)?;
-        let container = container::run(workspace, &vc, &layer.image, &options.accelerator)?;
-        let vc = &container;
-        // From the first line of /init on, which is what the agent can be blamed for.
-        let agent = bare.serving.saturating_sub(bare.init);
-        let figures = [bare.init, vc.init, bare.serving, vc.answer, vc.output, vc.end, agent];
-        table.0.iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));
-        println!(
-            "round {round}: bare agent {:.0} ms, first output {:.0} ms",
-            ms(bare.serving),
-            ms(container.output)
-        );
-        if round == rounds {
-            println!("\nthe last round's timeline of vc:\n{}", container.timeline.trim_end());
+        for (image, table) in images.iter().zip(&mut tables) {
+            let bare = bare::boot(workspace, image, &options.accelerator)?;
+            let vc = {
+                let layers = std::slice::from_ref(&layer.image);
+                container::run(workspace, &vc, image, layers, &options.accelerator)?
+            };
+            // From the first line of /init on, which is what the agent can be blamed for.
+            let agent = bare.serving.saturating_sub(bare.init);
+            let figures = [bare.init, vc.init, bare.serving, vc.answer, vc.output, vc.end, agent];
+            table.0.iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));
+            println!(
+                "round {round}: {}: bare agent {:.0} ms, first output {:.0} ms",
+                image.display(),
+                ms(bare.serving),
+                ms(vc.output)
+            );
+            if round == rounds {
+                println!("\nthe last round's timeline of vc:\n{}", vc.timeline.trim_end());
+            }
         }
     }
-    table.print(rounds, &options.accelerator);
+    for (image, table) in images.iter().zip(&tables) {
+        table.print(image, rounds, &options.accelerator);
+    }
+    if let [usual, other] = tables.as_slice() {
+        other.print_against(usual);
+    }
     Ok(())
 }
 
@@ -134,13 +169,21 @@ const ROWS: [(&str, Option<usize>); 7] = [
 struct Table([Series; ROWS.len()]);
 
 impl Table {
-    fn print(&self, rounds: usize, accelerator: &str) {
-        println!("\n{rounds} rounds with {accelerator}, in ms since the exec of QEMU:");
+    fn print(&self, image: &Path, rounds: usize, accelerator: &str) {
+        println!("\n{}: {rounds} rounds with {accelerator}, in ms since the exec of QEMU:", image.display());
         println!("{:<44} {:>7} {:>7} {:>9}", "", "median", "least", "to bare");
         for ((what, against), series) in ROWS.iter().zip(&self.0) {
             let ratio = against.map(|row| series.median().as_secs_f64() / self.0[row].median().as_secs_f64());
             let ratio = ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default();
             println!("{what:<44} {:>7.0} {:>7.0} {ratio:>9}", ms(series.median()), ms(series.least()));
+        }
+    }
+
+    fn print_against(&self, usual: &Self) {
+        println!("\nthe second image to the first, by medians:");
+        for ((what, _), (other, usual)) in ROWS.iter().zip(self.0.iter().zip(&usual.0)) {
+            let ratio = other.median().as_secs_f64() / usual.median().as_secs_f64();
+            println!("{what:<44} {ratio:>7.2}x");
         }
     }
 }

@@ -5,16 +5,19 @@
 
 mod cpio;
 mod decompress;
+mod host_image;
 mod init;
 mod initrd;
 mod lz4;
 mod modules;
 mod output;
 mod package;
+mod small;
 mod source;
 mod stamp;
 mod vmlinux;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,6 +26,7 @@ use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 
 use crate::workspace::Workspace;
+pub(crate) use host_image::{HostImage, build_host};
 pub(crate) use init::{example, is_static};
 use output::Output;
 use source::Source;
@@ -31,12 +35,30 @@ use stamp::Stamp;
 /// What the command line can choose.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    kernel: Option<PathBuf>,
+    kernel: KernelChoice,
     modules: Option<PathBuf>,
     init: Option<PathBuf>,
     out: Option<PathBuf>,
     compress: bool,
     update: bool,
+}
+
+/// Which kernel the guest gets.
+#[derive(Debug, Default)]
+enum KernelChoice {
+    /// Debian's, as it comes.
+    #[default]
+    Distribution,
+    /// Built here from Debian's source, with little but what a guest needs.
+    Small,
+    /// The user's own.
+    File(PathBuf),
+}
+
+impl KernelChoice {
+    fn parse(value: OsString) -> Self {
+        if value == "small" { Self::Small } else { Self::File(value.into()) }
+    }
 }
 
 impl Options {
@@ -50,7 +72,7 @@ impl Options {
         let mut options = Self::default();
         while let Some(argument) = arguments.next()? {
             match argument {
-                Long("kernel") => options.kernel = Some(arguments.value()?.into()),
+                Long("kernel") => options.kernel = KernelChoice::parse(arguments.value()?),
                 Long("modules") => options.modules = Some(arguments.value()?.into()),
                 Long("init") => options.init = Some(arguments.value()?.into()),
                 Long("out") => options.out = Some(arguments.value()?.into()),
@@ -59,10 +81,21 @@ impl Options {
                 other => return Err(other.unexpected().into()),
             }
         }
-        if options.modules.is_some() && options.kernel.is_none() {
-            bail!("--modules needs --kernel: modules work only with the kernel that they were built with");
+        if options.modules.is_some() && !matches!(options.kernel, KernelChoice::File(_)) {
+            bail!(
+                "--modules needs --kernel FILE: modules work only with the kernel that they were built with"
+            );
         }
         Ok(options)
+    }
+
+    /// Where the image goes. That with the small kernel has a place of its own, so that both can be at hand.
+    fn directory(&self, workspace: &Workspace) -> PathBuf {
+        let default = || match self.kernel {
+            KernelChoice::Small => workspace.target.join("guest-small"),
+            KernelChoice::Distribution | KernelChoice::File(_) => workspace.guest_image(),
+        };
+        self.out.clone().unwrap_or_else(default)
     }
 }
 
@@ -76,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Builds the image unless it is already there; returns the directory that has it.
 pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     let started = Instant::now();
-    let directory = options.out.clone().unwrap_or_else(|| workspace.guest_image());
+    let directory = options.directory(workspace);
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let _lock = lock(workspace)?;
 

@@ -11,6 +11,7 @@ mod bench;
 mod demo;
 mod fuzz;
 mod guest;
+mod integration;
 mod layers;
 mod process;
 mod seccomp;
@@ -28,15 +29,24 @@ use lexopt::prelude::*;
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  guest [--kernel FILE] [--modules DIR] [--init FILE] [--out DIR]
+  guest [--kernel small|FILE] [--modules DIR] [--init FILE] [--out DIR]
         [--compress] [--update]
         builds the guest image (vmlinux, initrd, manifest.json) below target/guest;
+        --kernel small for a kernel built here that starts faster, below
+        target/guest-small (some minutes, once),
         --compress for an initrd of half the size that takes longer to start,
         --update for the newest kernel package instead of the one at hand
   demo  runs a container from EROFS layers in a virtual machine, and leaves nothing behind
   test  installs what the tests need and runs every check there is
-  bench boot [--rounds N] [--accel tcg|kvm]
-        times `vc run` next to a bare QEMU that boots the same image
+  integration [--host local|nested] [--accel auto|kvm|tcg] [--vfio BDF]... [FILTER]
+        runs the tests that boot machines where KVM, vhost-vsock and VFIO are real: on
+        this host, or in a nested one that is built for it; --vfio names a PCI
+        device of this host that tests may take
+  bench boot [--rounds N] [--accel tcg|kvm] [--guest DIR]
+        times `vc run` next to a bare QEMU that boots the same image; --guest for
+        another guest image in the same rounds
+  bench layers [--rounds N] [--accel tcg|kvm]
+        times `vc run` with 8, 32 and 128 layers next to one with a single layer
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
   soak [LAUNCHES]
@@ -76,6 +86,12 @@ fn run() -> Result<ExitCode> {
             no_more(&mut arguments)?;
             let each = std::time::Duration::from_secs(seconds.transpose()?.unwrap_or(60));
             fuzz::run(&workspace::Workspace::load()?, each)?;
+        }
+        "integration" => {
+            return match integration::Options::parse(&mut arguments)? {
+                integration::Command::Inside(plan) => integration::inside(&plan),
+                integration::Command::Outside(options) => integration::run(&options),
+            };
         }
         "soak" => {
             let launches = arguments.next()?.map(|argument| match argument {

@@ -13,11 +13,11 @@ use anyhow::{Context, Result, ensure};
 use crate::apt;
 use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, TEST_PACKAGES, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
-use crate::{fuzz, guest, process, seccomp, tidy};
-use count::Count;
+use crate::{fuzz, guest, integration, process, seccomp, tidy};
+pub(crate) use count::Count;
 use step::{Report, Step};
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "tools", run: install },
     Step { name: "format", run: format },
     Step { name: "tidy", run: tidy },
@@ -26,6 +26,7 @@ const STEPS: [Step; 11] = [
     Step { name: "documentation", run: documentation },
     Step { name: "guest image", run: guest_image },
     Step { name: "tests", run: tests },
+    Step { name: "nested host", run: integration::smoke },
     Step { name: "doc tests", run: doc_tests },
     Step { name: "package", run: package },
     Step { name: "fuzzing", run: fuzzing },

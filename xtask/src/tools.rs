@@ -53,6 +53,16 @@ pub(crate) const CARGO_FUZZ: Tool =
 /// Serves vsock to a machine where the host has no `/dev/vhost-vsock`.
 pub(crate) const VSOCK_DAEMON: Tool = Tool { name: "vhost-device-vsock", version: "0.3.0", wheel: None };
 
+/// Serves a directory of the host to a machine.
+pub(crate) const VIRTIOFSD: Tool = Tool { name: "virtiofsd", version: "1.14.0", wheel: None };
+
+impl Tool {
+    /// The name of the program.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
 /// Makes sure that the tool can be found through the `PATH` that [`Workspace::cargo`] sets.
 pub(crate) fn ensure(workspace: &Workspace, tool: Tool) -> Result<()> {
     if workspace.find(tool.name).is_some() {

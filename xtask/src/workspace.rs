@@ -96,7 +96,8 @@ impl Workspace {
             .find(|file| file.is_file())
     }
 
-    fn path(&self) -> OsString {
+    /// The user's `PATH` with our tools behind it.
+    pub(crate) fn path(&self) -> OsString {
         let mut path = std::env::var_os("PATH").unwrap_or_default();
         path.push(":");
         path.push(self.tools().join("bin"));

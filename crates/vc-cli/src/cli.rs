@@ -93,7 +93,7 @@ pub(crate) struct Machine {
     pub(crate) cpus: NonZeroU8,
 
     /// What runs the guest's instructions: auto, kvm or tcg
-    #[arg(long, value_name = "NAME", default_value = "auto")]
+    #[arg(long, value_name = "NAME", env = "VC_ACCEL", default_value = "auto")]
     pub(crate) accel: Accelerator,
 
     /// Directory of the guest image: vmlinux and initrd [default: guest beside vc's own directory]

@@ -5,6 +5,8 @@
 mod bad_input;
 #[path = "vm/death.rs"]
 mod death;
+#[path = "vm/kvm.rs"]
+mod kvm;
 #[path = "vm/output.rs"]
 mod output;
 #[path = "vm/rootfs.rs"]

@@ -1,10 +1,10 @@
 //! A mount as a snapshotter hands it over.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A mount as containerd's snapshotters hand it over (`containerd.types.Mount`), in JSON:
 /// `{"type": "overlay", "source": "overlay", "options": ["lowerdir=/b:/a"]}`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// The file system's type.

@@ -63,6 +63,18 @@ const ON_DEMAND: [&str; 35] = [
     "unix_diag",
 ];
 
+/// Names of modules.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// Loaded at each start; none may be missing.
+    pub(super) boot: &'a [&'a str],
+    /// At hand if the kernel has them.
+    pub(super) on_demand: &'a [&'a str],
+}
+
+/// What a guest of `vc` wants.
+pub(super) const GUEST: Wanted<'static> = Wanted { boot: &BOOT, on_demand: &ON_DEMAND };
+
 /// One module, uncompressed, and the names of those it needs.
 #[derive(Debug)]
 pub(super) struct Module {
@@ -89,19 +101,19 @@ pub(super) struct ModuleSet {
 impl ModuleSet {
     /// Collects the wanted modules from `tree`, a directory as `make modules_install` writes it
     /// (`/lib/modules/RELEASE`), for a kernel of this release.
-    pub(super) fn collect(tree: &Path, release: &str) -> Result<Self> {
+    pub(super) fn collect(tree: &Path, release: &str, wanted: &Wanted<'_>) -> Result<Self> {
         let mut collector = Collector::open(tree, release)?;
-        for name in BOOT {
+        for name in wanted.boot {
             collector.add(name, true)?;
         }
         if !collector.set.absent.is_empty() {
             bail!(
-                "{} has no module {}, which every guest needs",
+                "{} has no module {}, which every start needs",
                 tree.display(),
                 collector.set.absent.join(", ")
             );
         }
-        for name in ON_DEMAND {
+        for name in wanted.on_demand {
             collector.add(name, false)?;
         }
         Ok(collector.set)
@@ -274,10 +286,10 @@ mod tests {
     #[test]
     fn a_tree_without_modules_is_refused() {
         let tree = tempfile::tempdir().unwrap();
-        let error = ModuleSet::collect(tree.path(), "6.1.0").unwrap_err();
+        let error = ModuleSet::collect(tree.path(), "6.1.0", &GUEST).unwrap_err();
         assert!(format!("{error:#}").contains("modules.builtin"), "{error:#}");
         fs::write(tree.path().join("modules.builtin"), "kernel/fs/overlayfs/overlay.ko\n").unwrap();
-        let error = ModuleSet::collect(tree.path(), "6.1.0").unwrap_err();
+        let error = ModuleSet::collect(tree.path(), "6.1.0", &GUEST).unwrap_err();
         assert!(error.to_string().contains("has no module virtio_pci"), "{error:#}");
         assert!(
             !error.to_string().contains("overlay"),

@@ -1,4 +1,4 @@
-//! Debian's kernel package: found by its stable name, downloaded with apt's own checks, unpacked but never installed.
+//! Debian's kernel packages: found by a stable name, downloaded with apt's own checks, unpacked but never installed.
 //!
 //! None of this needs root.
 
@@ -11,27 +11,42 @@ use anyhow::{Context, Result, bail};
 use crate::apt::{self, Apt};
 use crate::process;
 
-/// Depends on the newest kernel of the release, whose name has the version in it.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// A package whose name changes with its version, and the one that always depends on the newest.
+#[derive(Debug)]
+pub(super) struct Versioned {
+    meta_package: &'static str,
+    prefix: &'static str,
+    what: &'static str,
+}
 
-/// The kernel package in `cache`, downloaded if there is none yet or if `update` asks for the newest.
-pub(super) fn fetch(cache: &Path, update: bool) -> Result<PathBuf> {
+/// The kernel that Debian builds for machines like ours.
+pub(super) const IMAGE: Versioned =
+    Versioned { meta_package: "linux-image-cloud-amd64", prefix: "linux-image-", what: "kernel package" };
+
+/// The source that it is built from, with Debian's patches.
+pub(super) const SOURCE: Versioned =
+    Versioned { meta_package: "linux-source", prefix: "linux-source-", what: "kernel source" };
+
+/// The package in `cache`, downloaded if there is none yet or if `update` asks for the newest.
+pub(super) fn fetch(wanted: &Versioned, cache: &Path, update: bool) -> Result<PathBuf> {
+    let Versioned { meta_package, prefix, what } = wanted;
     let present = find(cache)?;
     match present {
         Some(package) if !update => return Ok(package),
         _ => {}
     }
     if process::find("apt-get").is_none() {
-        bail!("no apt-get to take Debian's kernel from; name your own kernel with --kernel and --modules");
+        bail!("no apt-get to take Debian's {what} from; name your own kernel with --kernel and --modules");
     }
-    println!("guest: downloading Debian's kernel package");
+    println!("guest: downloading Debian's {what}");
     let package = Apt::try_with(|apt| {
-        let depends = apt.dependencies(META_PACKAGE)?;
-        let kernel = depends.iter().find(|name| name.starts_with("linux-image-"));
-        apt.download(kernel.with_context(|| format!("apt knows no kernel behind {META_PACKAGE}"))?, cache)
+        let depends = apt.dependencies(meta_package)?;
+        let newest = depends.iter().find(|name| name.starts_with(prefix));
+        apt.download(newest.with_context(|| format!("apt knows no package behind {meta_package}"))?, cache)
     });
-    let package =
-        package.context("cannot have Debian's kernel; name your own with --kernel and --modules")?;
+    let package = package.with_context(|| {
+        format!("cannot have Debian's {what}; name your own kernel with --kernel and --modules")
+    })?;
     if let Some(old) = present.filter(|old| *old != package) {
         fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
     }
@@ -52,6 +67,14 @@ pub(super) fn unpack(package: &Path, directory: &Path) -> Result<(PathBuf, PathB
     let trees = ["lib/modules", "usr/lib/modules"].map(|tree| directory.join(tree));
     let tree = trees.iter().find(|tree| tree.is_dir()).context("the kernel package has no modules")?;
     Ok((kernel, only_entry(tree, "")?))
+}
+
+/// Unpacks the package and the archive in it into `directory`; returns the source tree.
+pub(super) fn unpack_source(package: &Path, directory: &Path) -> Result<PathBuf> {
+    apt::unpack(package, directory)?;
+    let archive = only_entry(&directory.join("usr/src"), "linux-source-")?;
+    process::output(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(directory))?;
+    only_entry(directory, "linux-source-")
 }
 
 fn find(directory: &Path) -> Result<Option<PathBuf>> {

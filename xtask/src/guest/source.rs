@@ -1,4 +1,4 @@
-//! Where the kernel comes from: Debian's package, or files of the user's own.
+//! Where the kernel comes from: Debian's package, our own build of Debian's source, or files of the user's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::modules::ModuleSet;
-use super::{Options, package, vmlinux};
+use super::modules::{GUEST, ModuleSet};
+use super::small::{self, SmallKernel};
+use super::{KernelChoice, Options, package, vmlinux};
 use crate::workspace::Workspace;
 
 /// Where to take the kernel from.
@@ -16,6 +17,8 @@ use crate::workspace::Workspace;
 pub(super) enum Source {
     /// A `.deb` that `package::fetch` brought.
     Package(PathBuf),
+    /// What `small::build` made.
+    Small(SmallKernel),
     /// The user's kernel (vmlinux or bzImage) and, if it has any, the tree of its modules.
     Files { kernel: PathBuf, modules: Option<PathBuf> },
 }
@@ -33,18 +36,23 @@ pub(super) struct Kernel {
 impl Source {
     /// Decides by the options; downloads the package if it is not there yet.
     pub(super) fn find(workspace: &Workspace, options: &Options) -> Result<Self> {
-        match &options.kernel {
-            Some(kernel) => Ok(Self::Files { kernel: kernel.clone(), modules: options.modules.clone() }),
-            None => {
-                Ok(Self::Package(package::fetch(&workspace.target.join("kernel-package"), options.update)?))
+        Ok(match &options.kernel {
+            KernelChoice::File(kernel) => {
+                Self::Files { kernel: kernel.clone(), modules: options.modules.clone() }
             }
-        }
+            KernelChoice::Small => Self::Small(small::build(workspace, options.update)?),
+            KernelChoice::Distribution => {
+                let cache = workspace.target.join("kernel-package");
+                Self::Package(package::fetch(&package::IMAGE, &cache, options.update)?)
+            }
+        })
     }
 
     /// What decides about the kernel: a change of one of these files means another kernel.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Package(package) => vec![package.clone()],
+            Self::Small(kernel) => vec![kernel.vmlinux.clone()],
             // `make modules_install` rewrites this list each time.
             Self::Files { kernel, modules } => {
                 let list = modules.iter().map(|tree| tree.join("modules.builtin"));
@@ -57,6 +65,7 @@ impl Source {
     pub(super) fn read(&self) -> Result<Kernel> {
         match self {
             Self::Package(package) => read_package(package),
+            Self::Small(kernel) => read_files(&kernel.vmlinux, None, kernel.origin.clone()),
             Self::Files { kernel, modules } => {
                 let name = kernel.file_name().unwrap_or_default().to_string_lossy();
                 read_files(kernel, modules.as_deref(), json!({ "file": name }))
@@ -82,7 +91,8 @@ fn read_files(kernel: &Path, modules: Option<&Path>, origin: Value) -> Result<Ke
     let vmlinux = vmlinux::extract(read(kernel)?)
         .with_context(|| format!("cannot use the kernel {}", kernel.display()))?;
     let release = vmlinux::release(&vmlinux)?;
-    let modules = modules.map(|tree| ModuleSet::collect(tree, &release)).transpose()?.unwrap_or_default();
+    let modules =
+        modules.map(|tree| ModuleSet::collect(tree, &release, &GUEST)).transpose()?.unwrap_or_default();
     Ok(Kernel { release, vmlinux, modules, origin })
 }
 

@@ -10,9 +10,9 @@ use crate::process;
 
 /// How many tests passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) passed: u32,
-    pub(super) failed: u32,
+pub(crate) struct Count {
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
 }
 
 impl AddAssign for Count {

@@ -58,7 +58,12 @@ impl Output {
             return Poll::Pending;
         };
         if answer.as_ref().is_ok_and(|bytes| !bytes.is_empty()) {
-            self.next = Some((self.start)());
+            let mut next = (self.start)();
+            // Only polling sends it. It wakes whoever reads now, which does no harm.
+            self.next = Some(match next.as_mut().poll(context) {
+                Poll::Pending => next,
+                Poll::Ready(answer) => Box::pin(std::future::ready(answer)),
+            });
         }
         Poll::Ready(answer)
     }

@@ -117,12 +117,13 @@ async fn one_read_is_ahead_and_never_two() {
     streams.answer(first, &answer(b"ab")).await;
     let (mut output, bytes) = host.await.unwrap();
     assert_eq!(&bytes, b"a");
+    // Nobody has asked for more yet.
+    let (second, _) = streams.expect::<ReadStreamRequest>("ReadStdout").await;
     let ask_on = tokio::spawn(async move {
         let mut rest = Vec::new();
         output.read_to_end(&mut rest).await.unwrap();
         rest
     });
-    let (second, _) = streams.expect::<ReadStreamRequest>("ReadStdout").await;
     let third = tokio::time::timeout(Duration::from_millis(100), streams.request()).await;
     assert!(third.is_err(), "a read is sent before the one before it was answered");
     streams.answer(second, &answer(b"c")).await;

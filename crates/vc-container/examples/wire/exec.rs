@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use vc_agent::{Guest, Processes};
+use vc_agent::{AgentError, Guest, Processes};
 
 use crate::Result;
 use crate::bed::{Bed, deadline};
@@ -43,7 +43,10 @@ pub(crate) async fn measure(bed: &Bed, rounds: usize) -> Result<()> {
 
 /// What the executor has spent so far, in seconds; `None` when the agent does not tell.
 async fn spent(bed: &Bed) -> Result<Option<f64>> {
-    let metrics = bed.agent.metrics(deadline()).await?;
+    let metrics = match bed.agent.metrics(deadline()).await {
+        Err(AgentError::Unimplemented { .. }) => return Ok(None),
+        metrics => metrics?,
+    };
     let line = metrics.lines().find_map(|line| line.strip_prefix(SPENT)?.strip_prefix(' '));
     Ok(line.and_then(|value| value.parse().ok()))
 }

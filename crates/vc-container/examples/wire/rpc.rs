@@ -20,6 +20,8 @@ pub(crate) async fn measure(bed: &Bed, rounds: usize) -> Result<()> {
     let raw = HealthClient::new(ttrpc::asynchronous::Client::new(Socket::new(dial(bed.address()).await?)));
     let [mut ping, mut check, mut stats]: [Series; 3] = Default::default();
     for _ in 0..rounds {
+        // What comes first after the figures pays for the guest's tidying up after them.
+        raw.check(with_timeout(60_000_000_000), &CheckRequest::new()).await?;
         let start = Instant::now();
         raw.check(with_timeout(60_000_000_000), &CheckRequest::new()).await?;
         ping.push(start.elapsed().as_secs_f64() * 1e6);

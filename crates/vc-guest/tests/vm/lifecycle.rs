@@ -313,7 +313,7 @@ async fn l40_counters_include_network_and_disks() {
     });
     guest.start("c", &own_network).await;
     // Ends once the pings are through: each is received twice, as a request and as its answer.
-    let wait = "until grep -q '[s]leep' /proc/*/cmdline; do :; done; dd if=/bin/busybox of=/tmp/x bs=64k 2>/dev/null";
+    let wait = "until grep -qx sleep /proc/[0-9]*/comm 2>/dev/null; do :; done; dd if=/bin/busybox of=/tmp/x bs=64k 2>/dev/null";
     assert_eq!(guest.sh("c", "wait", wait).await.status, 0);
     let stats = guest.stats("c").await;
     let network = &stats.network_stats;

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU8;
 
-use vc_agent_protocol::types::{ARPNeighbor, IPAddress, Interface, Route};
 use vc_agent_protocol::{agent, oci};
 
 use super::guest::{Guest, Plan, code, container, deadline, storage};
@@ -92,76 +91,5 @@ async fn a_container_without_memory_is_told_and_its_last_words_are_kept() {
         ..Default::default()
     };
     assert_eq!(guest.agent.get_diagnostic_data(deadline(), &log).await.unwrap().data, "last words\n");
-    guest.end().await;
-}
-
-#[tokio::test]
-async fn the_network_is_as_the_host_wants_it() {
-    let Some(mut plan) = Plan::new() else { return };
-    plan.argument("-netdev", "hubport,id=net0,hubid=0");
-    plan.device("virtio-net-pci,netdev=net0,mac=02:00:ca:fe:00:01,addr=0x11,romfile=");
-    let guest = plan.boot().await;
-    let address = |address: &str, mask: &str| IPAddress {
-        address: address.into(),
-        mask: mask.into(),
-        ..Default::default()
-    };
-    let wanted = |name: &str, addresses: Vec<IPAddress>| agent::UpdateInterfaceRequest {
-        interface: Some(Interface {
-            name: name.into(),
-            ip_addresses: addresses,
-            mtu: 1400,
-            hw_addr: "02:00:ca:fe:00:01".into(),
-            ..Default::default()
-        })
-        .into(),
-        ..Default::default()
-    };
-    let request = wanted("eth0", vec![address("10.9.8.7", "24"), address("fd00::7", "64")]);
-    guest.agent.update_interface(deadline(), &request).await.unwrap();
-    // Again, with another name and one address less.
-    let request = wanted("net7", vec![address("10.9.8.7", "24")]);
-    let now = guest.agent.update_interface(deadline(), &request).await.unwrap();
-    assert_eq!((now.name.as_str(), now.mtu), ("net7", 1400));
-    let addresses: Vec<_> = now.ip_addresses.iter().map(|a| format!("{}/{}", a.address, a.mask)).collect();
-    assert!(addresses.contains(&"10.9.8.7/24".to_owned()), "{addresses:?}");
-    assert!(!addresses.contains(&"fd00::7/64".to_owned()), "{addresses:?}");
-
-    let route = |dest: &str, gateway: &str| Route {
-        dest: dest.into(),
-        gateway: gateway.into(),
-        device: "net7".into(),
-        ..Default::default()
-    };
-    // The default route before the one that its gateway needs.
-    let routes = vec![route("", "192.168.5.1"), Route { scope: 253, ..route("192.168.5.0/24", "") }];
-    let routes = agent::Routes { routes, ..Default::default() };
-    let request = agent::UpdateRoutesRequest { routes: Some(routes).into(), ..Default::default() };
-    let now = guest.agent.update_routes(deadline(), &request).await.unwrap().routes;
-    let has = |dest: &str, gateway: &str| {
-        now.iter().any(|r| r.dest == dest && r.gateway == gateway && r.device == "net7")
-    };
-    assert!(has("", "192.168.5.1") && has("192.168.5.0/24", "") && has("10.9.8.0/24", ""), "{now:?}");
-
-    let neighbour = ARPNeighbor {
-        to_ip_address: Some(address("10.9.8.1", "")).into(),
-        device: "net7".into(),
-        lladdr: "02:00:ca:fe:00:02".into(),
-        state: 0x80,
-        ..Default::default()
-    };
-    let neighbors = agent::ARPNeighbors { arp_neighbors: vec![neighbour], ..Default::default() };
-    let request = agent::AddARPNeighborsRequest { neighbors: Some(neighbors).into(), ..Default::default() };
-    guest.agent.add_arp_neighbors(deadline(), &request).await.unwrap();
-    let table = guest.shell("arp", vec![], &[], "cat /proc/net/arp; cat /proc/net/route").await;
-    assert!(table.contains("02:00:ca:fe:00:02") && table.contains("net7"), "{table}");
-
-    let absent = agent::UpdateInterfaceRequest {
-        interface: Some(Interface { hw_addr: "02:00:00:00:00:00".into(), ..Default::default() }).into(),
-        ..Default::default()
-    };
-    assert_eq!(code(guest.agent.update_interface(deadline(), &absent).await), ttrpc::Code::NOT_FOUND);
-    let tables = agent::GetIPTablesRequest::new();
-    assert_eq!(code(guest.agent.get_ip_tables(deadline(), &tables).await), ttrpc::Code::UNIMPLEMENTED);
     guest.end().await;
 }

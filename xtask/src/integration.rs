@@ -1,0 +1,139 @@
+//! `cargo xtask integration`: the tests that boot machines, on a host that has what users have: KVM, vhost-vsock, an IOMMU
+//! with devices to pass through, device mapper. Where this host lacks that, a nested one is built: a machine under
+//! emulation whose processor has AMD's virtualization and whose kernel is Debian's.
+
+mod host;
+mod nested;
+mod passthrough;
+mod plan;
+mod report;
+mod runner;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+
+use crate::apt;
+use crate::guest;
+use crate::test::Count;
+use crate::tools::{self, CARGO_NEXTEST, VM_PACKAGES, VSOCK_DAEMON};
+use crate::workspace::Workspace;
+use host::Facts;
+use plan::Plan;
+
+/// The tests that the smoke part of `cargo xtask test` runs have this in their names.
+const SMOKE: &str = "smoke_";
+
+/// Where the tests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// On this host.
+    Local,
+    /// In a machine that is made for it.
+    Nested,
+}
+
+/// What the command line can choose.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    host: Option<Host>,
+    accelerator: Option<String>,
+    devices: Vec<String>,
+    filter: Option<String>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// What a person asks for.
+    Outside(Options),
+    /// What the nested host is started with: a plan.
+    Inside(PathBuf),
+}
+
+impl Options {
+    /// Reads what follows `integration` on the command line.
+    pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Command> {
+        let mut options = Self::default();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Long("inside") => return Ok(Command::Inside(arguments.value()?.into())),
+                Long("host") => options.host = Some(parse_host(&arguments.value()?.string()?)?),
+                Long("accel") => options.accelerator = Some(parse_accelerator(arguments.value()?.string()?)?),
+                Long("vfio") => options.devices.push(arguments.value()?.string()?),
+                Value(filter) if options.filter.is_none() => options.filter = Some(filter.string()?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        if options.host == Some(Host::Nested) && !options.devices.is_empty() {
+            bail!("--vfio names devices of this host; the nested one has its own");
+        }
+        Ok(Command::Outside(options))
+    }
+}
+
+fn parse_host(name: &str) -> Result<Host> {
+    match name {
+        "local" => Ok(Host::Local),
+        "nested" => Ok(Host::Nested),
+        _ => bail!("{name:?} is no host to test on; choose local or nested"),
+    }
+}
+
+fn parse_accelerator(name: String) -> Result<String> {
+    match name.as_str() {
+        "auto" | "kvm" | "tcg" => Ok(name),
+        _ => bail!("{name:?} is no accelerator; choose auto, kvm or tcg"),
+    }
+}
+
+/// Runs the suite. The last line written is `N passed, N failed`.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    let host =
+        options.host.unwrap_or_else(|| if Facts::gather().has_kvm() { Host::Local } else { Host::Nested });
+    let image = prepare(&workspace)?;
+    let mut plan = Plan::make(&workspace, options.filter.as_deref().unwrap_or_default())?;
+    plan.set("VC_GUEST", &image.to_string_lossy());
+    plan.set(
+        "VC_ACCEL",
+        options.accelerator.as_deref().unwrap_or(if host == Host::Local { "auto" } else { "kvm" }),
+    );
+    let count = match host {
+        Host::Local => {
+            passthrough::name_devices(&mut plan, &options.devices)?;
+            runner::run(&plan)?
+        }
+        Host::Nested => nested::run(&workspace, &plan)?,
+    };
+    Ok(if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The smoke part, for `cargo xtask test`, which has installed and built what it needs.
+pub(crate) fn smoke(workspace: &Workspace) -> Result<Count> {
+    let mut plan = Plan::make(workspace, SMOKE)?;
+    plan.set("VC_ACCEL", "kvm");
+    nested::run(workspace, &plan)
+}
+
+/// The inside of the nested host: runs the plan that the outside made.
+pub(crate) fn inside(plan: &Path) -> Result<ExitCode> {
+    let mut plan = Plan::read(plan)?;
+    passthrough::take_the_nested_hosts(&mut plan)?;
+    let count = runner::run(&plan)?;
+    Ok(if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Installs and builds what the tests need; an image that `VC_GUEST` names is taken as it is.
+fn prepare(workspace: &Workspace) -> Result<PathBuf> {
+    apt::install(&VM_PACKAGES)?;
+    for tool in [CARGO_NEXTEST, VSOCK_DAEMON] {
+        tools::ensure(workspace, tool)?;
+    }
+    match std::env::var_os("VC_GUEST") {
+        Some(image) => std::path::absolute(image).context("VC_GUEST is no path"),
+        None => guest::build(workspace, &guest::Options::default()).context("cannot build the guest image"),
+    }
+}
