@@ -178,26 +178,7 @@ impl Fixture for RealFixture {
 }
 
 /// What the agent of the guest does not do yet.
-const NOT_YET: [&str; 32] = [
-    "guest::containers_can_bind_the_name_servers",
-    "guest::metrics_are_prometheus_text",
-    "guest::diagnostics_of_an_unknown_container_are_refused",
-    "guest::a_kill_for_want_of_memory_is_told",
-    "system::the_clock_can_be_set",
-    "system::entropy_is_taken",
-    "system::nothing_to_take_into_use_is_fine",
-    "system::swap_that_is_not_there_is_refused",
-    "network::the_loopback_is_there",
-    "network::an_unknown_interface_is_refused",
-    "network::routes_are_set_and_listed",
-    "network::neighbors_are_taken",
-    "volumes::a_file_arrives_whole",
-    "volumes::a_copied_file_replaces_another",
-    "volumes::files_are_taken_below_run_only",
-    "volumes::no_file_is_written_through_a_link",
-    "volumes::an_ephemeral_mount_can_be_resized",
-    "volumes::an_unknown_volume_is_refused",
-    "volumes::stale_shares_are_removed",
+const NOT_YET: [&str; 13] = [
     "containers::an_unknown_container_is_told",
     "containers::a_paused_container_does_nothing",
     "containers::a_paused_container_can_be_removed",
