@@ -4,6 +4,7 @@
 
 mod bare;
 mod container;
+mod layers;
 mod series;
 mod wire;
 
@@ -15,7 +16,7 @@ use lexopt::prelude::*;
 
 use crate::tools::{self, EROFS_UTILS, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
-use crate::{apt, guest, layers, process};
+use crate::{apt, guest, process};
 use series::Series;
 
 /// What can be measured of the way to a container, in one machine.
@@ -39,6 +40,8 @@ pub(crate) struct Options {
 enum Subject {
     /// The start of a container, next to a bare QEMU.
     Boot,
+    /// The start of a container with many layers, next to one with a single layer.
+    Layers,
     /// The way to a container: exec, standard output, calls.
     Wire,
     /// Look-ups in the mount table, next to other crates that do the same.
@@ -70,8 +73,11 @@ impl Options {
         options.subject = match subject.as_deref() {
             None if !options.wire.is_empty() => Subject::Wire,
             Some("boot") => Subject::Boot,
+            Some("layers") => Subject::Layers,
             Some("mounts") => Subject::Mounts,
-            _ => bail!("what to measure? There are: bench boot, bench exec stdio rpc, bench mounts"),
+            _ => bail!(
+                "what to measure? There are: bench boot, bench layers, bench exec stdio rpc, bench mounts"
+            ),
         };
         Ok(options)
     }
@@ -82,6 +88,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::load()?;
     match options.subject {
         Subject::Boot => boot(&workspace, options),
+        Subject::Layers => {
+            let (image, vc) = ready(&workspace)?;
+            layers::measure(&workspace, &image, &vc, options)
+        }
         Subject::Wire => wire::run(&workspace, options),
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
@@ -96,14 +106,19 @@ fn mounts(workspace: &Workspace) -> Result<()> {
     )
 }
 
-fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
+/// Makes sure that all is there to start a machine; gives the guest image and the command.
+fn ready(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
     apt::install(&VM_PACKAGES)?;
     tools::ensure(workspace, VSOCK_DAEMON)?;
     let usual = guest::build(workspace, &guest::Options::default())?;
     process::show(workspace.cargo().args(["build", "--locked", "--release", "--package", "vc-cli"]))?;
-    let vc = workspace.target.join("release/vc");
+    Ok((usual, workspace.target.join("release/vc")))
+}
+
+fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
+    let (usual, vc) = ready(workspace)?;
     let directory = tempfile::tempdir_in(&workspace.target).context("cannot make a temporary directory")?;
-    let layer = layers::make_base(directory.path())?;
+    let layer = crate::layers::make_base(directory.path())?;
 
     let images: Vec<&Path> = std::iter::once(&*usual).chain(options.other_guest.as_deref()).collect();
     let mut tables: Vec<Table> = images.iter().map(|_| Table::default()).collect();
@@ -111,8 +126,13 @@ fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
     for round in 1..=rounds {
         for (image, table) in images.iter().zip(&mut tables) {
             let bare = bare::boot(workspace, image, &options.accelerator)?;
-            let vc = container::run(workspace, &vc, image, &layer.image, &options.accelerator)?;
-            let figures = [bare.init, vc.init, bare.serving, vc.answer, vc.output, vc.end];
+            let vc = {
+                let layers = std::slice::from_ref(&layer.image);
+                container::run(workspace, &vc, image, layers, &options.accelerator)?
+            };
+            // From the first line of /init on, which is what the agent can be blamed for.
+            let agent = bare.serving.saturating_sub(bare.init);
+            let figures = [bare.init, vc.init, bare.serving, vc.answer, vc.output, vc.end, agent];
             table.0.iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));
             println!(
                 "round {round}: {}: bare agent {:.0} ms, first output {:.0} ms",
@@ -135,13 +155,14 @@ fn boot(workspace: &Workspace, options: &Options) -> Result<()> {
 }
 
 /// What is measured, and which other figure it is held against.
-const ROWS: [(&str, Option<usize>); 6] = [
+const ROWS: [(&str, Option<usize>); 7] = [
     ("bare QEMU: /init", None),
     ("vc run:    /init", Some(0)),
     ("bare QEMU: the agent serves", None),
     ("vc run:    the agent answers", Some(2)),
     ("vc run:    first output of the container", Some(2)),
     ("vc run:    everything has ended", Some(2)),
+    ("bare QEMU: from /init to serving", None),
 ];
 
 #[derive(Default)]

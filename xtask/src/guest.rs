@@ -142,6 +142,11 @@ pub(crate) fn differing(one: &Path, other: &Path) -> Result<Vec<&'static str>> {
     Ok(names)
 }
 
+/// What of the image in `directory` is larger than it may be.
+pub(crate) fn too_large(directory: &Path) -> Result<Vec<String>> {
+    output::too_large(directory)
+}
+
 /// Two builds at once would tear each other's files; the second waits for the first.
 fn lock(workspace: &Workspace) -> Result<File> {
     let path = workspace.target.join("guest.lock");

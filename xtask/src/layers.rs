@@ -46,7 +46,23 @@ pub(crate) fn make_base(directory: &Path) -> Result<Layer> {
     Ok(layer)
 }
 
-fn make_layer(layer: &Layer, fill: Fill) -> Result<()> {
+/// Makes `count` layers with a file of their own each, for the top of a stack.
+pub(crate) fn make_small(directory: &Path, count: usize) -> Result<Vec<PathBuf>> {
+    let make = |number: usize| {
+        let name = number.to_string();
+        let image = directory.join(format!("small-{name}.erofs"));
+        let layer = Layer { image: image.clone(), mount_point: directory.join("small") };
+        let fill = |root: &Path| {
+            fs::create_dir(root.join("srv"))?;
+            Ok(fs::write(root.join("srv").join(&name), &name)?)
+        };
+        make_layer(&layer, fill).with_context(|| format!("cannot make layer {number}"))?;
+        Ok(image)
+    };
+    (0..count).map(make).collect()
+}
+
+fn make_layer(layer: &Layer, fill: impl Fn(&Path) -> Result<()>) -> Result<()> {
     fs::create_dir_all(&layer.mount_point)?;
     let content = tempfile::tempdir()?;
     // It becomes the container's root, which all may enter.

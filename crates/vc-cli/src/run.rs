@@ -24,13 +24,6 @@ use signals::{Received, Signals};
 use stdio::Streams;
 use terminal::RawMode;
 
-/// A machine has at least so many ports, so that more can be plugged than it starts with.
-const PORTS: usize = 8;
-
-/// A machine has at most so many layers: with one vCPU the interrupt vectors of the ports and the disks
-/// run out a little above 60.
-const MOST_LAYERS: usize = 60;
-
 /// Runs the command; returns its exit code.
 pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let mut signals = Signals::listen().map_err(|error| Failure::step("listen for signals", error))?;
@@ -38,7 +31,7 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let layers = layers(&options, &oci)?;
     let terminal = oci.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     let name = random_name()?;
-    let spec = sandbox_spec(&options.machine, &name, layers.len())?;
+    let spec = sandbox_spec(&options.machine, &name)?;
     let qemu = Qemu::new(QemuConfig {
         program: options.machine.qemu.clone(),
         vsock_program: options.machine.vsock_program.clone(),
@@ -138,18 +131,12 @@ fn layers(options: &Run, oci: &Spec) -> Result<Vec<Layer>, Failure> {
     layers_of_rootfs(&root).map_err(|error| Failure::step(step, error))
 }
 
-fn sandbox_spec(options: &Machine, name: &SandboxId, layers: usize) -> Result<SandboxSpec, Failure> {
+fn sandbox_spec(options: &Machine, name: &SandboxId) -> Result<SandboxSpec, Failure> {
     let image = GuestImage::locate(options)?;
-    if layers > MOST_LAYERS {
-        let message = format!("{layers} layers are more than a machine can have yet, which is {MOST_LAYERS}");
-        return Err(Failure::message(message));
-    }
-    let ports = u8::try_from(layers.max(PORTS)).expect("at most 60");
     let mut machine = MachineSpec::new(name.clone(), image.kernel, image.initrd, runtime_dir(name)?);
     machine.vcpus = options.cpus;
     machine.memory = options.memory;
     machine.accelerator = options.accel;
-    machine.hotplug_ports = ports;
     Ok(SandboxSpec { machine, hostname: "vc".into(), timing: Timing::default() })
 }
 

@@ -26,12 +26,12 @@ pub enum Step {
     StopMachine,
     /// Decide how the container reaches the guest.
     Plan(ContainerId),
-    /// Plug a layer as a disk.
+    /// Plug layers as a disk.
     Plug {
         /// The disk.
         device: DeviceId,
-        /// What it carries.
-        layer: HostPath,
+        /// What it carries, the top layer first.
+        layers: Vec<HostPath>,
     },
     /// Unplug a disk.
     Unplug(DeviceId),
@@ -52,7 +52,10 @@ impl fmt::Display for Step {
             Self::Connect => f.write_str("reach the agent in the guest"),
             Self::StopMachine => f.write_str("end the machine"),
             Self::Plan(id) => write!(f, "plan container {id}"),
-            Self::Plug { device, layer } => write!(f, "plug layer {layer} as {device}"),
+            Self::Plug { device, layers } => match &**layers {
+                [layer] => write!(f, "plug layer {layer} as {device}"),
+                layers => write!(f, "plug {} layers as {device}", layers.len()),
+            },
             Self::Unplug(device) => write!(f, "unplug {device}"),
             Self::Guest(call) => write!(f, "prepare the guest ({call})"),
             Self::Container(call, id) => match call {

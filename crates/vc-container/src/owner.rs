@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use vc_agent::{Agent, AgentError, Call, ExitStatus, Signal, TerminalSize};
 use vc_hypervisor::{Machine, MachineExit};
+use vc_storage::Packing;
 use vc_types::ContainerId;
 
 use crate::container::{ContainerSpec, Stream};
@@ -178,7 +179,9 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         }
         let taken: Vec<u32> =
             self.containers.values().flat_map(|record| record.disks.iter().copied()).collect();
-        let disks: Vec<u32> = (0..).filter(|n| !taken.contains(n)).take(spec.layers.len()).collect();
+        let layers = spec.layers.len();
+        let wanted = Packing::for_layers(layers).disks(layers);
+        let disks: Vec<u32> = (0..).filter(|n| !taken.contains(n)).take(wanted).collect();
         self.generation += 1;
         self.containers.insert(id.clone(), Record::creating(self.generation, disks.clone()));
         let guest = self.guest.clone();

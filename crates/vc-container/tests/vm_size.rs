@@ -8,12 +8,12 @@ use std::time::Duration;
 use oci_spec::runtime::{Spec, SpecBuilder};
 use vc_agent::{Agent, Connector, CreateContainer, CreateSandbox, ExitStatus, KernelModule, ProcessRef};
 use vc_container::{ContainerSpec, Sandbox, SandboxSpec, Stream, Timing, guest_spec};
-use vc_device::{Access, BlockSpec};
+use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec, MemoryGrowth, Resize, ResizeError};
 use vc_qemu::{Qemu, QemuConfig, QemuMachine, User};
-use vc_storage::{DiskPlug, Layer, plan_layers};
+use vc_storage::{DiskPlug, Layer, Packing, plan_layers};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{ContainerId, Deadline, HostPath, MiB, PciPath};
+use vc_types::{ContainerId, Deadline, HostPath, MiB};
 
 fn soon() -> Deadline {
     Deadline::after(Timing::default().boot)
@@ -44,7 +44,7 @@ fn shell(script: &str) -> Spec {
 struct Guest<'a, A> {
     agent: &'a A,
     layer: Layer,
-    disk: PciPath,
+    disk: GuestLocation,
 }
 
 impl<'a, A: Agent> Guest<'a, A> {
@@ -55,14 +55,14 @@ impl<'a, A: Agent> Guest<'a, A> {
         let layer = Layer::open(busybox).unwrap();
         let (image, name) = (layer.image().clone(), layer.name().clone());
         let disk = BlockSpec::new("disk0".parse().unwrap(), image, name, Access::ReadOnly);
-        let disk = machine.plug_block(&disk, soon()).await.unwrap();
+        let disk = machine.plug(&disk.into(), soon()).await.unwrap();
         Self { agent, layer, disk }
     }
 
     async fn run(&self, name: &str, script: &str) -> String {
         let id: ContainerId = name.parse().unwrap();
-        let plan = plan_layers(&id, vec![self.layer.clone()]).unwrap();
-        let plug = DiskPlug { id: "disk0".parse().unwrap(), path: self.disk.clone() };
+        let plan = plan_layers(&id, vec![self.layer.clone()], Packing::DiskPerLayer).unwrap();
+        let plug = DiskPlug { id: "disk0".parse().unwrap(), location: self.disk.clone() };
         let container = CreateContainer {
             storages: plan.storages(&[plug]).unwrap(),
             ..CreateContainer::new(id.clone(), guest_spec(shell(script), &plan.rootfs).unwrap())

@@ -6,6 +6,7 @@
 mod block;
 mod character;
 mod network;
+mod partitioned;
 mod pmem;
 mod text;
 mod vfio;
@@ -20,6 +21,7 @@ pub use block::{
 };
 pub use character::CharacterSpec;
 pub use network::{InvalidNetwork, NetworkBackend, NetworkSpec, TapQueue};
+pub use partitioned::{InvalidPartitions, PartitionImage, PartitionedSpec};
 pub use pmem::{InvalidPmem, PFN_SIGNATURE_OFFSET, PmemFrontend, PmemSpec, has_pfn_signature};
 pub use vfio::{
     ApQueue, InvalidApQueue, InvalidMdev, MdevId, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec,
@@ -32,6 +34,8 @@ pub use vsock::{InvalidGuestCid, VsockBackend, VsockSpec};
 pub enum DeviceSpec {
     /// A disk.
     Block(BlockSpec),
+    /// A read-only disk made of many images.
+    Partitioned(PartitionedSpec),
     /// A character device that the agent makes in the guest; nothing is plugged.
     Character(CharacterSpec),
     /// Persistent memory.
@@ -55,6 +59,7 @@ impl DeviceSpec {
     pub fn id(&self) -> &DeviceId {
         match self {
             Self::Block(spec) => &spec.id,
+            Self::Partitioned(spec) => spec.id(),
             Self::Character(spec) => &spec.id,
             Self::Pmem(spec) => spec.id(),
             Self::VfioPci(spec) => &spec.id,
@@ -79,6 +84,7 @@ macro_rules! from_spec {
 
 from_spec!(
     Block(BlockSpec),
+    Partitioned(PartitionedSpec),
     Character(CharacterSpec),
     Pmem(PmemSpec),
     VfioPci(VfioPciSpec),

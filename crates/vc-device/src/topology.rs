@@ -21,6 +21,9 @@ pub use slots::PortError;
 use record::TopologyRecord;
 use slots::Slots;
 
+/// How many root ports disks leave to devices that can go nowhere else.
+const PORTS_KEPT_FROM_DISKS: u16 = 2;
+
 /// Which device of one machine is plugged where.
 ///
 /// A table of our own, since QEMU accepts a second device on a full port without a word and the guest
@@ -37,7 +40,7 @@ use slots::Slots;
 /// assert_eq!(topology.capacity().root_ports, 6);
 ///
 /// let disk = "disk0".parse()?;
-/// let place = topology.take(&disk, topology.port_for_disks())?;
+/// let place = topology.take_for_disk(&disk)?;
 /// assert_eq!((place.bus().as_str(), place.guest_location().to_string().as_str()), ("rp0", "08/00"));
 /// topology.give_back(&disk)?;
 /// # Ok(()) }
@@ -73,11 +76,6 @@ impl Topology {
         self.capacity
     }
 
-    /// Where disks go: to the SCSI controller if there is one, else to root ports.
-    pub fn port_for_disks(&self) -> PortKind {
-        if self.capacity.scsi_controller { PortKind::ScsiUnit } else { PortKind::RootPort }
-    }
-
     /// Takes the lowest free place of this kind for `device`.
     ///
     /// # Errors
@@ -88,6 +86,29 @@ impl Topology {
             return Err(PortError::AlreadyPlugged(device.clone()));
         }
         self.slots_mut(kind).take(device).map(|index| Place::new(kind, index))
+    }
+
+    /// Takes a place for a disk: a root port while more than two are free, which are left to devices that
+    /// can go nowhere else, then a slot of a bridge, then a unit of the SCSI controller. So a machine runs
+    /// out of ports, but not of room for disks.
+    ///
+    /// # Errors
+    /// As of [`Topology::take`]; [`PortError::NoneFree`] when there is no place of any kind.
+    pub fn take_for_disk(&mut self, device: &DeviceId) -> Result<Place, PortError> {
+        let free = self.root_ports.slots().count() - self.root_ports.slots().taken();
+        let on_port = free > PORTS_KEPT_FROM_DISKS || self.capacity.is_ports_only();
+        let kinds = [PortKind::RootPort, PortKind::BridgePort, PortKind::ScsiUnit];
+        let mut full =
+            PortError::NoneFree { kind: PortKind::RootPort, count: self.root_ports.slots().count() };
+        for kind in kinds.into_iter().filter(|kind| on_port || *kind != PortKind::RootPort) {
+            match self.take(device, kind) {
+                // Kinds that the machine has not at all are not worth a word.
+                Err(error @ PortError::NoneFree { count: 1.., .. }) => full = error,
+                Err(PortError::NoneFree { .. }) => {}
+                taken => return taken,
+            }
+        }
+        Err(full)
     }
 
     /// The place that holds `device`.
@@ -128,6 +149,53 @@ impl Topology {
             PortKind::SwitchPort => &mut self.switch_ports,
             PortKind::BridgePort => &mut self.bridge_slots,
             PortKind::ScsiUnit => &mut self.scsi_units,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(root_ports: u8, bridges: u8, scsi_controller: bool) -> Topology {
+        Topology::new(Capacity { root_ports, bridges, scsi_controller, ..Capacity::default() }).unwrap()
+    }
+
+    fn take(topology: &mut Topology, count: usize) -> Vec<String> {
+        let first = topology.plugged().len();
+        let disk = |n: usize| format!("d{n}").parse().unwrap();
+        let place = |n| topology.take_for_disk(&disk(n)).unwrap().guest_location().to_string();
+        (first..first + count).map(place).collect()
+    }
+
+    #[test]
+    fn disks_leave_ports_to_others_and_never_run_out_of_room() {
+        let mut with_units = topology(4, 0, true);
+        assert_eq!(take(&mut with_units, 5), ["08/00", "08.1/00", "0:0", "0:1", "0:2"]);
+        let other = "eth0".parse().unwrap();
+        assert!(with_units.take(&other, PortKind::RootPort).is_ok());
+        assert_eq!(take(&mut topology(0, 1, true), 31)[29..], ["18/1e", "0:0"]);
+        assert_eq!(take(&mut topology(0, 0, true), 300)[299], "1:43");
+    }
+
+    #[test]
+    fn without_other_places_disks_take_every_port() {
+        let mut ports_only = topology(3, 0, false);
+        assert_eq!(take(&mut ports_only, 3), ["08/00", "08.1/00", "08.2/00"]);
+        let more = ports_only.take_for_disk(&"more".parse().unwrap());
+        assert_eq!(more, Err(PortError::NoneFree { kind: PortKind::RootPort, count: 3 }));
+        let known = ports_only.take_for_disk(&"d1".parse().unwrap());
+        assert_eq!(known, Err(PortError::AlreadyPlugged("d1".parse().unwrap())));
+    }
+
+    #[test]
+    fn runtime1941_a_device_too_many_changes_nothing() {
+        let mut topology = topology(1, 0, false);
+        topology.take_for_disk(&"d0".parse().unwrap()).unwrap();
+        let before = topology.clone();
+        for _ in 0..2 {
+            assert!(topology.take_for_disk(&"d1".parse().unwrap()).is_err());
+            assert_eq!(topology, before);
         }
     }
 }

@@ -5,7 +5,9 @@ use crate::cgroup::CgroupError;
 use crate::devices::DeviceRuleError;
 use crate::executor::{Failure, LaunchError};
 use crate::log::chain;
+use crate::machine::{CopyFileError, HotplugError, VolumeError};
 use crate::modules::ModuleError;
+use crate::network::NetworkError;
 use crate::spec::SpecError;
 use crate::storage::StorageError;
 use nix::errno::Errno;
@@ -58,6 +60,20 @@ pub(crate) enum CallError {
     Module(#[from] ModuleError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    CopyFile(#[from] CopyFileError),
+    #[error(transparent)]
+    Hotplug(#[from] HotplugError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error("cannot swap to {0:?}")]
+    Swap(PathBuf, #[source] Errno),
+    #[error("there is no log of type {0:?}; there is termination_log")]
+    LogType(String),
+    #[error("container {0} has no annotation that names a termination log")]
+    NoTerminationLog(String),
     #[error("cannot {0}")]
     System(&'static str, #[source] Errno),
     #[error("cannot write {0:?}")]
@@ -74,6 +90,9 @@ impl CallError {
     fn code(&self) -> Code {
         match self {
             Self::NoProcess { .. }
+            | Self::Volume(VolumeError::Absent(_))
+            | Self::Network(NetworkError::Absent(_))
+            | Self::Storage(StorageError::NotMounted(_))
             | Self::Launch(LaunchError::Failed(Failure::NotFound(_) | Failure::NoInterpreter(_))) => {
                 Code::NOT_FOUND
             }
@@ -84,7 +103,22 @@ impl CallError {
             | Self::Cgroup(CgroupError::Limit { .. })
             | Self::DeviceRules(DeviceRuleError::Access(_) | DeviceRuleError::Number(_))
             | Self::Range(_)
+            | Self::LogType(_)
             | Self::Spec(_)
+            | Self::CopyFile(
+                CopyFileError::Path(..)
+                | CopyFileError::Outside(_)
+                | CopyFileError::Kind { .. }
+                | CopyFileError::Range(_),
+            )
+            | Self::Volume(VolumeError::Path(..))
+            | Self::Network(
+                NetworkError::Address(_)
+                | NetworkError::Prefix(_)
+                | NetworkError::Hardware(_)
+                | NetworkError::Name(_)
+                | NetworkError::Range(_),
+            )
             | Self::Storage(StorageError::Invalid(..) | StorageError::Lowerdir(..)) => Code::INVALID_ARGUMENT,
             Self::Cgroup(CgroupError::Exists(_))
             | Self::ContainerExists(_)
@@ -92,17 +126,27 @@ impl CallError {
             | Self::SandboxExists => Code::ALREADY_EXISTS,
             Self::Launch(LaunchError::Failed(Failure::Gone))
             | Self::State { .. }
+            | Self::NoTerminationLog(_)
             | Self::StdinClosed(_)
             | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
             Self::TooManyProcesses(_)
             | Self::Launch(
                 LaunchError::Failed(Failure::TooManyProcesses) | LaunchError::Clone(Errno::EAGAIN),
             ) => Code::RESOURCE_EXHAUSTED,
-            Self::Unsupported(_) => Code::UNIMPLEMENTED,
-            Self::Late(_) | Self::Launch(LaunchError::Late) | Self::Cgroup(CgroupError::Late(..)) => {
-                Code::DEADLINE_EXCEEDED
-            }
+            Self::Unsupported(_)
+            | Self::Hotplug(HotplugError::NoProbe)
+            | Self::Volume(VolumeError::Kind(_))
+            | Self::Network(NetworkError::NoProgram(_)) => Code::UNIMPLEMENTED,
+            Self::Late(_)
+            | Self::Hotplug(HotplugError::Late { .. })
+            | Self::Launch(LaunchError::Late)
+            | Self::Cgroup(CgroupError::Late(..)) => Code::DEADLINE_EXCEEDED,
             Self::Storage(_)
+            | Self::CopyFile(_)
+            | Self::Hotplug(_)
+            | Self::Network(_)
+            | Self::Volume(_)
+            | Self::Swap(..)
             | Self::Block(_)
             | Self::DeviceRules(_)
             | Self::Launch(_)

@@ -8,7 +8,7 @@ use crate::modules::ModuleLoader;
 use crate::oom::OomKills;
 use crate::reaper::{Exit, Reaper};
 use crate::storage::StorageTable;
-use crate::uevent::BlockEvents;
+use crate::uevent::DeviceEvents;
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ struct Inner {
     modules: Arc<ModuleLoader>,
     modules_ready: watch::Receiver<bool>,
     storages: StorageTable,
-    events: BlockEvents,
+    events: DeviceEvents,
     cgroup_root: PathBuf,
     containers: Mutex<HashMap<ContainerId, Option<Arc<Container>>>>,
     sandbox: Mutex<Option<Sandbox>>,
@@ -52,7 +52,7 @@ impl Guest {
         reaper: Reaper,
         modules: Arc<ModuleLoader>,
         modules_ready: watch::Receiver<bool>,
-        events: BlockEvents,
+        events: DeviceEvents,
     ) -> Self {
         Self(Arc::new(Inner {
             launcher: Launcher::new(reaper),
@@ -105,7 +105,7 @@ impl Guest {
         &self.0.storages
     }
 
-    pub(crate) fn block_events(&self) -> BlockEvents {
+    pub(crate) fn events(&self) -> DeviceEvents {
         self.0.events.clone()
     }
 

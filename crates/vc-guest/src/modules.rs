@@ -129,6 +129,17 @@ impl ModuleLoader {
         self.load_file(last, &parameters)
     }
 
+    /// Loads modules by name; those that the image lacks the kernel may have built in.
+    ///
+    /// # Errors
+    /// [`ModuleError`] names the file.
+    pub fn load_if_known(&self, names: &[&str]) -> Result<(), ModuleError> {
+        names.iter().try_for_each(|name| match self.load(name, "") {
+            Err(ModuleError::Unknown(_)) => Ok(()),
+            result => result,
+        })
+    }
+
     fn load_file(&self, file: &Path, parameters: &std::ffi::CStr) -> Result<(), ModuleError> {
         if self.loaded().contains(file) {
             return Ok(());

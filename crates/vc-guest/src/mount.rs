@@ -28,18 +28,34 @@ impl Mount<'_> {
         }
     }
 
+    /// Whether it is another place of what is mounted already.
+    pub(crate) fn is_bind(&self) -> bool {
+        self.options.flags.contains(MsFlags::MS_BIND)
+    }
+
     fn call(&self) -> Result<(), Errno> {
-        let MountOptions { flags, data } = &self.options;
+        let MountOptions { flags, propagation, data } = &self.options;
         let data = (!data.is_empty()).then_some(data.as_str());
         mount(Some(self.source), self.target, Some(self.fs_type), *flags, data)?;
+        let none: Option<&str> = None;
         let restrictions = *flags & !(MsFlags::MS_BIND | MsFlags::MS_REC);
-        if flags.contains(MsFlags::MS_BIND) && !restrictions.is_empty() {
+        let restricted = if self.is_bind() && !restrictions.is_empty() {
             // A bind mount takes its own flags only when it is mounted again (mount(2)).
             let flags = restrictions | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-            let none: Option<&str> = None;
-            return mount(none, self.target, none, flags, none);
-        }
-        Ok(())
+            mount(none, self.target, none, flags, none)
+        } else {
+            Ok(())
+        };
+        let completed = restricted.and_then(|()| match propagation.is_empty() {
+            true => Ok(()),
+            false => mount(none, self.target, none, *propagation, none),
+        });
+        // Half of a mount is none: a bind mount that was to be read-only must not stay writable.
+        completed.inspect_err(|_| {
+            if let Err(error) = unmount(self.target) {
+                tracing::warn!(target = ?self.target, %error, "undo failed");
+            }
+        })
     }
 }
 
@@ -56,6 +72,27 @@ pub(crate) fn unmount(target: &Path) -> Result<(), Errno> {
         }
         result => result,
     }
+}
+
+/// Looks at every mount of a share of the host. What the host has removed meanwhile is noticed then, and the
+/// host's daemon can close it.
+pub(crate) fn look_at_shares() {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    for target in mount_points_of(&table, "virtiofs") {
+        if let Err(error) = std::fs::symlink_metadata(&target) {
+            tracing::info!(?target, %error, "gone on the host");
+        }
+    }
+}
+
+/// The mount points of one file system: its type stands behind the separator ` - ` (proc_pid_mountinfo(5)).
+fn mount_points_of(mountinfo: &[u8], fs_type: &str) -> Vec<PathBuf> {
+    let lines = mountinfo.split(|byte| *byte == b'\n');
+    let of_type = lines.filter(|line| {
+        let mut fields = line.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
+        fields.nth(1) == Some(fs_type.as_bytes())
+    });
+    of_type.flat_map(|line| mount_points_below(line, Path::new("/"))).collect()
 }
 
 /// Unmounts everything at and below `directory`, innermost first.
@@ -106,6 +143,15 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_of_one_file_system_are_told_from_others() {
+        let table = b"30 22 0:30 / /run/s\\040hare rw shared:1 - virtiofs kataShared rw\n\
+            31 30 0:31 / /virtiofs rw - tmpfs virtiofs rw\n\
+            32 30 0:32 /x /run/share/x rw - virtiofs kataShared rw\n";
+        let points = mount_points_of(table, "virtiofs");
+        assert_eq!(points, ["/run/s hare", "/run/share/x"].map(PathBuf::from));
+    }
 
     #[test]
     fn innermost_mounts_come_first_and_neighbours_stay() {

@@ -7,6 +7,9 @@ use nix::mount::MsFlags;
 pub struct MountOptions {
     /// The flags of mount(2).
     pub flags: MsFlags,
+    /// How mounts below are passed on, which is set by a call of its own (mount(2), "Changing the
+    /// propagation type").
+    pub propagation: MsFlags,
     /// The options that the file system itself understands, separated by commas.
     pub data: String,
 }
@@ -14,17 +17,36 @@ pub struct MountOptions {
 impl MountOptions {
     /// Parses options as mount(8) takes them; a later option overrides an earlier one.
     pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut flags = MsFlags::empty();
+        let (mut flags, mut propagation) = (MsFlags::empty(), MsFlags::empty());
         let mut data = Vec::new();
         for option in options.into_iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty()) {
+            if let Some(kind) = propagation_kind(option) {
+                propagation = kind;
+                continue;
+            }
             match flag(option) {
                 Some((flag, true)) => flags.insert(flag),
                 Some((flag, false)) => flags.remove(flag),
                 None => data.push(option),
             }
         }
-        Self { flags, data: data.join(",") }
+        Self { flags, propagation, data: data.join(",") }
     }
+}
+
+fn propagation_kind(option: &str) -> Option<MsFlags> {
+    let (kind, recursive) = match option.strip_prefix('r') {
+        Some(kind) => (kind, MsFlags::MS_REC),
+        None => (option, MsFlags::empty()),
+    };
+    let kind = match kind {
+        "private" => MsFlags::MS_PRIVATE,
+        "shared" => MsFlags::MS_SHARED,
+        "slave" => MsFlags::MS_SLAVE,
+        "unbindable" => MsFlags::MS_UNBINDABLE,
+        _ => return None,
+    };
+    Some(kind | recursive)
 }
 
 /// The flag of mount(2) that `option` sets (true) or clears (false).
@@ -50,6 +72,7 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
         "norelatime" => (MsFlags::MS_RELATIME, false),
         "strictatime" => (MsFlags::MS_STRICTATIME, true),
         "nostrictatime" => (MsFlags::MS_STRICTATIME, false),
+        "remount" => (MsFlags::MS_REMOUNT, true),
         "bind" => (MsFlags::MS_BIND, true),
         "rbind" => (MsFlags::MS_BIND.union(MsFlags::MS_REC), true),
         _ => return None,
@@ -71,9 +94,12 @@ mod tests {
             (&["lowerdir=/a:/b", "upperdir=/u"], MsFlags::empty(), "lowerdir=/a:/b,upperdir=/u"),
         ];
         for (options, flags, data) in cases {
-            let want = MountOptions { flags, data: data.to_owned() };
+            let want = MountOptions { flags, propagation: MsFlags::empty(), data: data.to_owned() };
             assert_eq!(MountOptions::parse(options.iter().copied()), want, "{options:?}");
         }
+        let bound = MountOptions::parse(["rbind", "rslave"]);
+        assert_eq!(bound.propagation, MsFlags::MS_SLAVE | MsFlags::MS_REC);
+        assert_eq!((bound.flags, bound.data.as_str()), (MsFlags::MS_BIND | MsFlags::MS_REC, ""));
     }
 
     proptest! {

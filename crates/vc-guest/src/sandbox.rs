@@ -7,6 +7,7 @@ use crate::guest::{Guest, Sandbox};
 use crate::log::chain;
 use crate::reaper::wait;
 use nix::sys::signal::Signal;
+use std::path::Path;
 use std::time::Duration;
 use vc_agent_protocol::agent::{CreateSandboxRequest, KernelModule};
 use vc_types::{Deadline, GuestPath};
@@ -47,7 +48,7 @@ async fn make(guest: &Guest, request: &CreateSandboxRequest) -> Result<Sandbox, 
     }
     write_name_servers(&request.dns)?;
     load_modules(guest, request.kernel_modules.clone()).await?;
-    let mount_points = guest.storages().add(&request.storages).await?;
+    let mount_points = guest.storages().add("sandbox", &request.storages).await?;
     if !request.sandbox_pidns {
         return Ok(Sandbox { mount_points, pid_namespace: None });
     }
@@ -88,14 +89,21 @@ async fn release(guest: &Guest, mount_points: Vec<GuestPath>) -> Option<CallErro
     released.ok()?.into_iter().map(CallError::from).next()
 }
 
+/// Where the name servers stand: for the guest itself, and where containers find them to be bound.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/kata-containers/sandbox/resolv.conf"];
+
 /// The host sends whole lines of resolv.conf(5).
 fn write_name_servers(lines: &[String]) -> Result<(), CallError> {
     if lines.is_empty() {
         return Ok(());
     }
-    let path = std::path::PathBuf::from("/etc/resolv.conf");
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    std::fs::write(&path, text).map_err(|error| CallError::File(path, error))
+    for path in RESOLV_CONF.map(Path::new) {
+        let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = directory.and_then(|()| std::fs::write(path, &text));
+        written.map_err(|error| CallError::File(path.into(), error))?;
+    }
+    Ok(())
 }
 
 async fn load_modules(guest: &Guest, modules: Vec<KernelModule>) -> Result<(), CallError> {

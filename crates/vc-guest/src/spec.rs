@@ -17,6 +17,9 @@ const OCI_VERSION: &str = "1.2.0";
 /// usual stack limit of 8 MiB.
 const MAX_ARGUMENTS: usize = 1 << 20;
 
+/// The kinds of devices of a request that this agent gives to containers (GetGuestDetails).
+pub(crate) const DEVICE_HANDLERS: &[&str] = &["blk", "scsi", "mmioblk", "nvdimm"];
+
 /// Why a specification cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {

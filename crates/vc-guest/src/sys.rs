@@ -108,23 +108,64 @@ pub(crate) fn set_window_size(master: BorrowedFd<'_>, rows: u16, columns: u16) -
     unsafe { tiocswinsz(master.as_raw_fd(), &raw const size) }.map(drop)
 }
 
-/// Brings the network interface `name` up (netdevice(7), `SIOCSIFFLAGS`).
+/// Asks the device mapper (`linux/dm-ioctl.h`). `message` is a `struct dm_ioctl` and what follows it;
+/// version and sizes are filled in here.
+///
+/// # Errors
+/// The error of ioctl(2); `EINVAL` for a message shorter than its header.
+pub(crate) fn device_mapper(control: &std::fs::File, command: u8, message: &mut [u8]) -> Result<(), Errno> {
+    const HEADER: usize = 312;
+    let (true, Ok(length)) = (message.len() >= HEADER, u32::try_from(message.len())) else {
+        return Err(Errno::EINVAL);
+    };
+    let header = [4u32, 0, 0, length, 312];
+    for (at, number) in header.iter().enumerate() {
+        message[4 * at..4 * at + 4].copy_from_slice(&number.to_ne_bytes());
+    }
+    let request = nix::request_code_readwrite!(0xfd, command, HEADER);
+    // SAFETY: the kernel reads and writes no more than the `data_size` bytes that the header tells,
+    // which is the length of `message`; any bytes are valid for it.
+    Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), request, message.as_mut_ptr()) }).map(drop)
+}
+
+/// Stirs `data` into the kernel's random number generator and has it reseed (random(4),
+/// `RNDADDENTROPY` and `RNDRESEEDCRNG`).
 ///
 /// # Errors
 /// The error of ioctl(2).
-pub(crate) fn bring_up(socket: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
-    nix::ioctl_read_bad!(siocgifflags, libc::SIOCGIFFLAGS, libc::ifreq);
-    nix::ioctl_write_ptr_bad!(siocsifflags, libc::SIOCSIFFLAGS, libc::ifreq);
-    // SAFETY: ifreq is plain data, for which all zeroes are valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let last = request.ifr_name.len() - 1;
-    for (to, from) in request.ifr_name[..last].iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    // SAFETY: `request` outlives both calls; SIOCGIFFLAGS fills the member that is read below.
-    unsafe {
-        siocgifflags(socket.as_raw_fd(), &raw mut request)?;
-        request.ifr_ifru.ifru_flags |= i16::try_from(libc::IFF_UP).unwrap_or_default();
-        siocsifflags(socket.as_raw_fd(), &raw const request).map(drop)
-    }
+pub(crate) fn add_entropy(device: &std::fs::File, data: &[u8]) -> Result<(), Errno> {
+    let length = i32::try_from(data.len()).map_err(|_| Errno::EINVAL)?;
+    // struct rand_pool_info: the bits of entropy, the bytes that follow, and these.
+    let mut pool = Vec::with_capacity(8 + data.len());
+    pool.extend_from_slice(&length.saturating_mul(8).to_ne_bytes());
+    pool.extend_from_slice(&length.to_ne_bytes());
+    pool.extend_from_slice(data);
+    let add = nix::request_code_write!(b'R', 0x03, size_of::<[i32; 2]>());
+    // SAFETY: the kernel reads the header and as many bytes after it as the header says, which is all
+    // of `pool`.
+    Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), add, pool.as_ptr()) })?;
+    let reseed = nix::request_code_none!(b'R', 0x07);
+    // SAFETY: this request takes no argument.
+    Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), reseed) }).map(drop)
+}
+
+/// Swaps to `device` (swapon(2)).
+///
+/// # Errors
+/// The error of swapon(2).
+pub(crate) fn swap_on(device: &std::path::Path) -> Result<(), Errno> {
+    use nix::NixPath;
+    // SAFETY: the path is a C string that lives for the duration of the call, which only reads it.
+    let result = device.with_nix_path(|path| unsafe { libc::swapon(path.as_ptr(), 0) })?;
+    Errno::result(result).map(drop)
+}
+
+/// Resizes the mounted ext4 that `volume` is in to `blocks` of its blocks (ioctl `EXT4_IOC_RESIZE_FS`).
+///
+/// # Errors
+/// The error of ioctl(2).
+pub(crate) fn resize_ext4(volume: &std::fs::File, blocks: u64) -> Result<(), Errno> {
+    nix::ioctl_write_ptr!(resize_fs, b'f', 16, u64);
+    // SAFETY: the kernel reads one number, which lives for the duration of the call.
+    unsafe { resize_fs(volume.as_raw_fd(), &raw const blocks) }.map(drop)
 }

@@ -1,4 +1,4 @@
-//! The kernel's news of block devices, so that nobody has to poll for them.
+//! The kernel's news of devices, so that nobody has to poll for them.
 
 use crate::sys::watch_descriptor;
 use nix::errno::Errno;
@@ -13,13 +13,16 @@ use tokio::sync::watch;
 /// The multicast group of the kernel's own events; udev's group is 2.
 const KERNEL_GROUP: u32 = 1;
 
-/// Tells when block devices have come or gone.
+/// The kinds of devices that somebody may wait for.
+const SUBSYSTEMS: [&[u8]; 6] = [b"block", b"cpu", b"memory", b"net", b"scsi", b"virtio"];
+
+/// Tells when devices have come, gone or changed.
 ///
 /// Subscribe first, then look: a device that comes in between makes the subscription fire.
 #[derive(Clone, Debug)]
-pub struct BlockEvents(watch::Receiver<u64>);
+pub struct DeviceEvents(watch::Receiver<u64>);
 
-impl BlockEvents {
+impl DeviceEvents {
     /// Starts to listen to the kernel (netlink(7), `NETLINK_KOBJECT_UEVENT`).
     ///
     /// # Errors
@@ -35,12 +38,17 @@ impl BlockEvents {
         Ok(Self(receiver))
     }
 
-    /// Events from elsewhere: `receiver` changes whenever block devices may have changed.
+    /// Events from elsewhere: `receiver` changes whenever devices may have changed.
     pub fn from_receiver(receiver: watch::Receiver<u64>) -> Self {
         Self(receiver)
     }
 
-    /// Returns once a block device came or went since the last call; never when nobody listens.
+    /// Forgets the events until now.
+    pub fn mark_seen(&mut self) {
+        self.0.mark_unchanged();
+    }
+
+    /// Returns once a device came, went or changed since the last call; never when nobody listens.
     ///
     /// # Cancel safety
     /// An event that comes while nobody waits is kept for the next call.
@@ -57,24 +65,25 @@ async fn forward(socket: AsyncFd<OwnedFd>, sender: watch::Sender<u64>) {
         let received = socket.async_io(Interest::READABLE, |socket| {
             Ok(recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?)
         });
-        let is_news = match received.await {
-            Ok(length) => is_block_event(&buffer[..length]),
+        let news = match received.await {
+            Ok(length) => is_news(&buffer[..length]),
             // Events were lost: somebody may wait for one of them.
             Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => true,
             Err(error) => {
-                tracing::error!(%error, "no more block device events");
+                tracing::error!(%error, "no more device events");
                 return;
             }
         };
-        if is_news {
+        if news {
             sender.send_modify(|count| *count += 1);
         }
     }
 }
 
 /// An event is `ACTION@DEVPATH` and then `KEY=value`, each ended by NUL.
-fn is_block_event(message: &[u8]) -> bool {
-    message.split(|byte| *byte == 0).any(|field| field == b"SUBSYSTEM=block")
+fn is_news(message: &[u8]) -> bool {
+    let subsystem = message.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"SUBSYSTEM="));
+    subsystem.is_some_and(|subsystem| SUBSYSTEMS.contains(&subsystem))
 }
 
 #[cfg(test)]
@@ -82,13 +91,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_block_devices_are_news() {
+    fn only_devices_that_are_waited_for_are_news() {
         let event = |subsystem: &str| {
             format!("add@/devices/x\0ACTION=add\0DEVPATH=/devices/x\0SUBSYSTEM={subsystem}\0SEQNUM=7\0")
         };
-        assert!(is_block_event(event("block").as_bytes()));
-        assert!(!is_block_event(event("blocking").as_bytes()));
-        assert!(!is_block_event(event("pci").as_bytes()));
-        assert!(!is_block_event(b""));
+        assert!(is_news(event("block").as_bytes()));
+        assert!(!is_news(event("blocking").as_bytes()));
+        assert!(is_news(event("virtio").as_bytes()));
+        assert!(!is_news(event("pci").as_bytes()));
+        assert!(!is_news(b""));
     }
 }

@@ -16,7 +16,7 @@ use vc_agent_protocol::agent_ttrpc::AgentServiceClient;
 use vc_agent_protocol::health::{CheckRequest, ServingStatus};
 use vc_agent_protocol::health_ttrpc::HealthClient;
 use vc_agent_protocol::{agent, oci};
-use vc_guest::{BlockEvents, Connections, Guest, ModuleLoader, Reaper, server};
+use vc_guest::{Connections, DeviceEvents, Guest, ModuleLoader, Reaper, server};
 
 /// An agent without containers, and the host's end of two connections to it.
 struct Agent {
@@ -30,7 +30,7 @@ async fn agent() -> Agent {
     let modules = Arc::new(ModuleLoader::open("/nonexistent"));
     let (_, ready) = watch::channel(true);
     let (_, events) = watch::channel(0);
-    let guest = Guest::new(Reaper::default(), modules, ready, BlockEvents::from_receiver(events));
+    let guest = Guest::new(Reaper::default(), modules, ready, DeviceEvents::from_receiver(events));
     let connections = Connections::default();
     let pair = || UnixStream::pair().expect("the host has sockets");
     let [(first, theirs), (second, theirs_too)] = [pair(), pair()];
@@ -74,10 +74,50 @@ async fn what_is_not_there_is_told_by_codes() {
     assert_eq!(code(agent.read_stdout(deadline(), &read).await), Code::INVALID_ARGUMENT);
     let remove = agent::RemoveContainerRequest { container_id: "../x".into(), ..Default::default() };
     assert_eq!(code(agent.remove_container(deadline(), &remove).await), Code::INVALID_ARGUMENT);
-    let copy = agent::CopyFileRequest::new();
-    assert_eq!(code(agent.copy_file(deadline(), &copy).await), Code::UNIMPLEMENTED);
     let details = agent.get_guest_details(deadline(), &agent::GuestDetailsRequest::new()).await.unwrap();
-    assert!(details.agent_details.storage_handlers.iter().any(|driver| driver == "blk"));
+    assert!(details.agent_details.storage_handlers.iter().any(|driver| driver == "scsi"));
+}
+
+/// What the guest refuses without touching anything, and what it has not.
+#[tokio::test]
+async fn refusals_have_the_codes_that_the_readme_names() {
+    let served = agent().await;
+    let agent = AgentServiceClient::new(served.first.clone());
+    let copy = agent::CopyFileRequest { path: "/etc/passwd".into(), ..Default::default() };
+    assert_eq!(code(agent.copy_file(deadline(), &copy).await), Code::INVALID_ARGUMENT);
+    let probe = agent::MemHotplugByProbeRequest { mem_hotplug_probe_addr: vec![1], ..Default::default() };
+    assert_eq!(code(agent.mem_hotplug_by_probe(deadline(), &probe).await), Code::UNIMPLEMENTED);
+    let date = agent::SetGuestDateTimeRequest { sec: -1, ..Default::default() };
+    assert_eq!(code(agent.set_guest_date_time(deadline(), &date).await), Code::INVALID_ARGUMENT);
+    let reseed = agent::ReseedRandomDevRequest::new();
+    assert_eq!(code(agent.reseed_random_dev(deadline(), &reseed).await), Code::INVALID_ARGUMENT);
+    let volume =
+        |path: &str| agent::VolumeStatsRequest { volume_guest_path: path.into(), ..Default::default() };
+    assert_eq!(code(agent.get_volume_stats(deadline(), &volume("x")).await), Code::INVALID_ARGUMENT);
+    assert_eq!(code(agent.get_volume_stats(deadline(), &volume("/nonexistent")).await), Code::NOT_FOUND);
+    let swap = agent::AddSwapRequest::new();
+    assert_eq!(code(agent.add_swap(deadline(), &swap).await), Code::INVALID_ARGUMENT);
+    let interface = agent::UpdateInterfaceRequest::new();
+    assert_eq!(code(agent.update_interface(deadline(), &interface).await), Code::INVALID_ARGUMENT);
+    let memory = agent::Storage {
+        driver: "ephemeral".into(),
+        mount_point: "/run/nothing".into(),
+        ..Default::default()
+    };
+    let update = agent::UpdateEphemeralMountsRequest { storages: vec![memory], ..Default::default() };
+    assert_eq!(code(agent.update_ephemeral_mounts(deadline(), &update).await), Code::NOT_FOUND);
+    let log = agent::GetDiagnosticDataRequest { log_type: "core".into(), ..Default::default() };
+    assert_eq!(code(agent.get_diagnostic_data(deadline(), &log).await), Code::INVALID_ARGUMENT);
+    let policy = agent::SetPolicyRequest::new();
+    assert_eq!(code(agent.set_policy(deadline(), &policy).await), Code::UNIMPLEMENTED);
+}
+
+#[tokio::test]
+async fn metrics_are_those_of_prometheus() {
+    let served = agent().await;
+    let agent = AgentServiceClient::new(served.first.clone());
+    let metrics = agent.get_metrics(deadline(), &agent::GetMetricsRequest::new()).await.unwrap().metrics;
+    assert!(metrics.contains("\nkata_guest_meminfo{item=\"memtotal\"} "), "{metrics}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use vc_device::RootPorts;
+use vc_device::{Capacity, Topology};
 use vc_types::{AgentAddress, Deadline, DeviceId, HostPath, MiB, SandboxId};
 
 use crate::{
@@ -95,7 +95,13 @@ impl Hypervisor for FakeHypervisor {
     type Machine = FakeMachine;
 
     async fn launch(&self, spec: &MachineSpec, deadline: Deadline) -> Result<FakeMachine, LaunchError> {
-        let ports = RootPorts::new(spec.hotplug_ports)?;
+        let capacity = Capacity {
+            root_ports: spec.hotplug_ports,
+            bridges: spec.pci_bridges,
+            scsi_controller: true,
+            ..Capacity::default()
+        };
+        let topology = Topology::new(capacity)?;
         match self.call() {
             None => {}
             Some(Fault::Hang) => {
@@ -113,7 +119,7 @@ impl Hypervisor for FakeHypervisor {
             hypervisor: self.clone(),
             id: spec.id.clone(),
             address: AgentAddress::Unix { socket: spec.runtime_dir.clone() },
-            ports: Mutex::new(ports),
+            topology: Mutex::new(topology),
             size: Mutex::new(Size::of(spec)),
             exit: exit_sender,
         })
@@ -126,7 +132,7 @@ pub struct FakeMachine {
     hypervisor: FakeHypervisor,
     id: SandboxId,
     address: AgentAddress,
-    ports: Mutex<RootPorts>,
+    topology: Mutex<Topology>,
     size: Mutex<Size>,
     exit: Arc<watch::Sender<Option<MachineExit>>>,
 }
@@ -192,12 +198,12 @@ impl FakeMachine {
         self.exit.borrow().clone()
     }
 
-    fn ports(&self) -> MutexGuard<'_, RootPorts> {
-        self.ports.lock().expect("no test thread panics while it holds the ports")
+    fn topology(&self) -> MutexGuard<'_, Topology> {
+        self.topology.lock().expect("no test thread panics while it holds the topology")
     }
 
     fn publish_devices(&self) {
-        let devices = self.ports().devices().cloned().collect();
+        let devices = self.topology().plugged().into_iter().map(|(_, device)| device.clone()).collect();
         if let Some(entry) = self.hypervisor.world().machines.get_mut(&self.id) {
             entry.devices = devices;
         }

@@ -23,8 +23,12 @@ pub struct MachineSpec {
     pub initrd: HostPath,
     /// Appended to the kernel's command line.
     pub kernel_params: Vec<String>,
-    /// How many devices can be plugged at one time.
+    /// How many devices that need a PCI Express port can be plugged at one time.
     pub hotplug_ports: u8,
+    /// Conventional PCI bridges, 30 disks each, for guests that know no SCSI. They cost a slower firmware.
+    pub pci_bridges: u8,
+    /// How much persistent memory can be plugged.
+    pub pmem_room: Option<MiB>,
     /// An existing, empty directory for the machine's sockets, which nobody else may enter.
     pub runtime_dir: HostPath,
     /// How many vCPUs it may grow to; fewer than `vcpus` count as `vcpus`.
@@ -45,6 +49,8 @@ impl MachineSpec {
             initrd,
             kernel_params: Vec::new(),
             hotplug_ports: 8,
+            pci_bridges: 0,
+            pmem_room: None,
             runtime_dir,
             max_vcpus: NonZeroU8::MIN,
             memory_growth: MemoryGrowth::None,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
-use vc_device::RootPorts;
+use vc_device::{BridgeSlot, Capacity, RootPorts, ScsiUnit};
 use vc_hypervisor::{MachineSpec, MemoryGrowth};
 use vc_types::{MiB, VsockPort};
 
@@ -32,7 +32,7 @@ pub(crate) const VIRTIO_MEM: &str = "virtio-mem";
 const VSOCK_DEVICE: u8 = 2;
 
 /// The device number of the virtio-mem device on the root bus.
-const VIRTIO_MEM_DEVICE: u8 = 3;
+const VIRTIO_MEM_DEVICE: u8 = 5;
 
 /// The whole command line behind the program's name.
 pub(crate) fn command_line(
@@ -40,7 +40,7 @@ pub(crate) fn command_line(
     machine_type: MachineType,
     accelerator: Chosen,
     transport: &Transport,
-    ports: &RootPorts,
+    capacity: Capacity,
 ) -> Vec<OsString> {
     let mut args = Args::default();
     machine(&mut args, spec, machine_type, accelerator);
@@ -49,7 +49,19 @@ pub(crate) fn command_line(
     boot(&mut args, spec, transport);
     control(&mut args);
     vsock(&mut args, machine_type, transport);
-    for port in ports.all() {
+    // Of use once there are more disks than ports; costs nothing until then.
+    if capacity.scsi_controller {
+        let (name, slot) = (ScsiUnit::CONTROLLER, ScsiUnit::controller_slot().device());
+        args.pair("-device", format!("virtio-scsi-pci,id={name},bus=pcie.0,addr={slot:#x}"));
+    }
+    for number in 0..capacity.bridges {
+        let (name, slot) = (BridgeSlot::name_of_bridge(number), BridgeSlot::slot_of_bridge(number));
+        // Its own hot-plug controller would wait five seconds before each unplug; ACPI does without.
+        let place = slot.map(|slot| format!("addr={:#x}", slot.device())).unwrap_or_default();
+        let label = format!("chassis_nr={},shpc=off", u16::from(number) + 200);
+        args.pair("-device", format!("pci-bridge,id={name},bus=pcie.0,{place},{label}"));
+    }
+    for port in RootPorts::new(capacity.root_ports).iter().flat_map(RootPorts::all) {
         let (name, slot) = (port.name(), port.slot());
         let place = format!("addr={:#x}.{},multifunction=on", slot.device(), slot.function());
         // chassis and slot only have to be unique; guests see them as labels.
@@ -79,7 +91,8 @@ fn machine(args: &mut Args, spec: &MachineSpec, machine_type: MachineType, accel
     };
     let (vcpus, most) = (spec.vcpus, spec.max_vcpus.max(spec.vcpus));
     args.pair("-name", format!("vc-{}", spec.id));
-    args.pair("-M", format!("{},accel={accel},memory-backend=mem", machine_type.name()));
+    let nvdimm = if spec.pmem_room.is_some() { ",nvdimm=on" } else { "" };
+    args.pair("-M", format!("{},accel={accel},memory-backend=mem{nvdimm}", machine_type.name()));
     args.pair("-cpu", cpu);
     // A socket for each, since that is how they are plugged.
     let growth = if most > vcpus {
@@ -92,14 +105,18 @@ fn machine(args: &mut Args, spec: &MachineSpec, machine_type: MachineType, accel
 
 fn memory(args: &mut Args, spec: &MachineSpec) {
     let size = spec.memory;
-    args.pair(
-        "-m",
-        match spec.memory_growth {
-            MemoryGrowth::None => size.to_string(),
-            MemoryGrowth::Dimms { most } => format!("{size},slots={DIMM_SLOTS},maxmem={}", most.max(size)),
-            MemoryGrowth::VirtioMem { most } => format!("{size},maxmem={}", most.max(size)),
-        },
-    );
+    let (slots, most) = match spec.memory_growth {
+        MemoryGrowth::None => (false, size),
+        MemoryGrowth::Dimms { most } => (true, most.max(size)),
+        MemoryGrowth::VirtioMem { most } => (false, most.max(size)),
+    };
+    let (slots, most) = match spec.pmem_room {
+        Some(room) => (true, most.get().checked_add(room.get()).and_then(MiB::new).unwrap_or(most)),
+        None => (slots, most),
+    };
+    let slots = if slots { format!(",slots={DIMM_SLOTS}") } else { String::new() };
+    let most = if most > size { format!(",maxmem={most}") } else { String::new() };
+    args.pair("-m", format!("{size}{slots}{most}"));
     // Shared, since vhost-user devices read and write the guest's memory themselves.
     args.pair("-object", format!("memory-backend-memfd,id=mem,size={size},share=on"));
     if let MemoryGrowth::VirtioMem { most } = spec.memory_growth
@@ -128,7 +145,10 @@ fn isolation(args: &mut Args) {
 fn boot(args: &mut Args, spec: &MachineSpec, transport: &Transport) {
     // A panic then ends the machine instead of booting it again.
     args.flag("-no-reboot");
-    args.pair("-bios", "qboot.rom");
+    // Faster than SeaBIOS, but it gives the devices behind a conventional bridge no addresses.
+    if spec.pci_bridges == 0 {
+        args.pair("-bios", "qboot.rom");
+    }
     // QEMU opens them once more; the way there may be closed to its user.
     args.pair("-kernel", format!("/proc/self/fd/{KERNEL_FD}"));
     args.pair("-initrd", format!("/proc/self/fd/{INITRD_FD}"));
@@ -190,8 +210,7 @@ mod tests {
         accelerator: Chosen,
         transport: &Transport,
     ) -> String {
-        let ports = RootPorts::new(spec.hotplug_ports).unwrap();
-        let args = command_line(spec, machine, accelerator, transport, &ports);
+        let args = command_line(spec, machine, accelerator, transport, machine.capacity(spec));
         let text: Vec<_> = args.iter().map(|arg| arg.to_str().unwrap()).collect();
         text.join(" ").replace(" -", "\n-")
     }
@@ -231,6 +250,17 @@ mod tests {
             let kernel = Transport::Kernel { cid: VsockCid(77) };
             assert_eq!(lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel), golden.trim_end());
         }
+    }
+
+    #[test]
+    fn the_command_line_of_a_machine_with_bridges_and_room_for_persistent_memory() {
+        let mut spec = spec();
+        spec.hotplug_ports = 1;
+        spec.pci_bridges = 2;
+        spec.pmem_room = MiB::new(64);
+        let kernel = Transport::Kernel { cid: VsockCid(77) };
+        let golden = include_str!("../tests/golden/bridges-pmem.txt");
+        assert_eq!(lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel), golden.trim_end());
     }
 
     #[test]

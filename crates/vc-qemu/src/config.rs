@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use vc_device::Capacity;
 use vc_hypervisor::{MachineSpec, MemoryGrowth};
 
 /// Where QEMU and its helper are, as whom they run, and how they are bound to this process.
@@ -71,11 +72,22 @@ impl MachineType {
         }
     }
 
+    /// What there is to plug devices into. The SCSI controller costs nothing until it is used.
+    pub(crate) fn capacity(self, spec: &MachineSpec) -> Capacity {
+        let scsi_controller = self == Self::Q35;
+        Capacity {
+            root_ports: spec.hotplug_ports,
+            bridges: spec.pci_bridges,
+            scsi_controller,
+            ..Capacity::default()
+        }
+    }
+
     /// Why it cannot be what `spec` asks for, if it cannot.
     pub(crate) fn objection(self, spec: &MachineSpec) -> Option<&'static str> {
         match self {
             Self::Q35 => None,
-            Self::I440fx if spec.hotplug_ports > 0 => Some(
+            Self::I440fx if spec.hotplug_ports > 0 || spec.pci_bridges > 0 => Some(
                 "devices are plugged into ports of PCI Express, and its bus is conventional PCI; use q35, or ask for no ports",
             ),
             Self::I440fx if matches!(spec.memory_growth, MemoryGrowth::VirtioMem { .. }) => Some(

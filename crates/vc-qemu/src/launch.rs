@@ -13,7 +13,7 @@ use command_fds::FdMapping;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
-use vc_device::RootPorts;
+use vc_device::Topology;
 use vc_hypervisor::{ExitCause, Hypervisor, LaunchError, MachineExit, MachineSpec};
 use vc_types::{Deadline, HostPath};
 
@@ -65,7 +65,7 @@ struct Prepared {
     dir: HostPath,
     image: Image,
     vsock: Vsock,
-    ports: RootPorts,
+    topology: Topology,
     accelerator: Chosen,
 }
 
@@ -77,17 +77,17 @@ impl Prepared {
         }
         let image = image::open(spec, config.user)?;
         let accelerator = accelerator::choose(spec.accelerator, config.user)?;
-        let ports = RootPorts::new(spec.hotplug_ports)?;
+        let topology = Topology::new(machine.capacity(spec))?;
         let vsock = vsock::prepare(config, &spec.runtime_dir, deadline).await?;
-        let args = command_line(spec, machine, accelerator, &vsock.transport, &ports);
-        Ok(Self { args, dir: spec.runtime_dir.clone(), image, vsock, ports, accelerator })
+        let args = command_line(spec, machine, accelerator, &vsock.transport, topology.capacity());
+        Ok(Self { args, dir: spec.runtime_dir.clone(), image, vsock, topology, accelerator })
     }
 
     async fn spawn(mut self, config: &QemuConfig) -> Result<Spawned, LaunchError> {
         match self.exec(config) {
             Ok((qemu, control, console, listening)) => {
-                let Self { vsock, ports, accelerator, .. } = self;
-                Ok(Spawned { qemu, control, console, listening, vsock, ports, accelerator })
+                let Self { vsock, topology, accelerator, .. } = self;
+                Ok(Spawned { qemu, control, console, listening, vsock, topology, accelerator })
             }
             Err(error) => {
                 end_helper(&self.vsock).await;
@@ -148,7 +148,7 @@ struct Spawned {
     console: Tail,
     listening: JoinHandle<()>,
     vsock: Vsock,
-    ports: RootPorts,
+    topology: Topology,
     accelerator: Chosen,
 }
 
@@ -161,19 +161,19 @@ pub(crate) struct Connected {
     /// Ends with the console.
     pub(crate) listening: JoinHandle<()>,
     pub(crate) vsock: Vsock,
-    pub(crate) ports: RootPorts,
+    pub(crate) topology: Topology,
     pub(crate) accelerator: Chosen,
 }
 
 impl Spawned {
     /// Opens QMP; QEMU's own death is the better answer when both fail.
     async fn connect(self, deadline: Deadline) -> Result<Connected, LaunchError> {
-        let Self { qemu, control, console, listening, vsock, ports, accelerator } = self;
+        let Self { qemu, control, console, listening, vsock, topology, accelerator } = self;
         let failure = tokio::select! {
             biased;
             cause = qemu.exited() => Failure::Ended(cause),
             qmp = Qmp::connect(control, deadline) => match qmp {
-                Ok(qmp) => return Ok(Connected { qemu, qmp, console, listening, vsock, ports, accelerator }),
+                Ok(qmp) => return Ok(Connected { qemu, qmp, console, listening, vsock, topology, accelerator }),
                 Err(error) => Failure::Unreachable(error),
             },
         };

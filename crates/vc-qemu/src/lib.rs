@@ -8,13 +8,14 @@
 //! ```text
 //!  QemuMachine ──> Shared ──> Qmp (one task owns the stream) ══ QMP ══> qemu ══ vhost-user ══> vsock daemon
 //!                    │                                                   ▲                        ▲
-//!                    └─ RootPorts        Process (one task owns each child, tells its end) ───────┘
+//!                    └─ Devices          Process (one task owns each child, tells its end) ───────┘
 //! ```
 
 mod accelerator;
 mod args;
 mod config;
 mod control;
+mod devices;
 mod end;
 mod image;
 mod launch;

@@ -5,14 +5,15 @@ use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OnceCell, Semaphore, watch};
-use vc_device::{BlockSpec, RootPorts};
+use vc_device::{DeviceSpec, GuestLocation};
 use vc_hypervisor::{
     Capabilities, ControlError, Hotplug, Machine, MachineExit, MachineSpec, PlugError, Resize, ResizeError,
     Statistics, StopError, UnplugError,
 };
-use vc_types::{AgentAddress, Deadline, DeviceId, MiB, PciPath};
+use vc_types::{AgentAddress, Deadline, DeviceId, MiB};
 
 use crate::accelerator::Chosen;
+use crate::devices::Devices;
 use crate::launch::Connected;
 use crate::process::Process;
 use crate::qmp::Qmp;
@@ -45,13 +46,13 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Held by whoever resizes it.
     pub(crate) resizing: Semaphore,
-    ports: Mutex<RootPorts>,
+    devices: Mutex<Devices>,
     exit: watch::Receiver<Option<MachineExit>>,
 }
 
 impl Shared {
-    pub(crate) fn ports(&self) -> MutexGuard<'_, RootPorts> {
-        self.ports.lock().expect("nothing panics while it holds the ports")
+    pub(crate) fn devices(&self) -> MutexGuard<'_, Devices> {
+        self.devices.lock().expect("nothing panics while it holds the devices")
     }
 
     /// Waits for the machine's end. All callers are told the same.
@@ -67,7 +68,7 @@ impl Shared {
 
 impl QemuMachine {
     pub(crate) fn new(connected: Connected, spec: &MachineSpec) -> Self {
-        let Connected { qemu, qmp, console, listening, vsock, ports, accelerator } = connected;
+        let Connected { qemu, qmp, console, listening, vsock, topology, accelerator } = connected;
         let address = vsock.transport.agent_address();
         let (sender, exit) = watch::channel(None);
         let shared = Arc::new(Shared {
@@ -80,7 +81,7 @@ impl QemuMachine {
             capabilities: OnceCell::new(),
             limits: Limits::of(spec),
             resizing: Semaphore::new(1),
-            ports: Mutex::new(ports),
+            devices: Mutex::new(Devices::new(topology)),
             exit,
         });
         tokio::spawn(end::watch(shared.clone(), listening, sender));
@@ -92,7 +93,7 @@ impl QemuMachine {
 impl QemuMachine {
     /// The devices that hold a port.
     pub(crate) fn devices(&self) -> std::collections::BTreeSet<DeviceId> {
-        self.shared.ports().devices().cloned().collect()
+        self.shared.devices().names()
     }
 }
 
@@ -146,8 +147,8 @@ impl Machine for QemuMachine {
 }
 
 impl Hotplug for QemuMachine {
-    async fn plug_block(&self, spec: &BlockSpec, deadline: Deadline) -> Result<PciPath, PlugError> {
-        let work = plug::plug_block(self.shared.clone(), spec.clone(), deadline);
+    async fn plug(&self, spec: &DeviceSpec, deadline: Deadline) -> Result<GuestLocation, PlugError> {
+        let work = plug::plug(self.shared.clone(), spec.clone(), deadline);
         // A task of its own, so that a caller who leaves cannot leave half a plug behind.
         tokio::spawn(work).await.expect("plugging does not panic and is not aborted")
     }

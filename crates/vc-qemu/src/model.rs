@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
-use vc_device::RootPorts;
+use vc_device::{Capacity, Topology};
 use vc_hypervisor::{Hotplug, Machine, MachineSpec, PlugError, UnplugError, conformance};
 use vc_types::{Deadline, DeviceId, HostPath, VsockCid};
 
@@ -50,6 +50,8 @@ enum Fault {
 
 #[derive(Default)]
 struct State {
+    /// The paths of the descriptor sets.
+    files: BTreeSet<String>,
     nodes: BTreeSet<String>,
     /// The name of each device, and that of its image.
     devices: BTreeMap<String, String>,
@@ -68,14 +70,21 @@ impl State {
         let done = || (json!({"return": {}}), Vec::new());
         match command["execute"].as_str().unwrap_or("") {
             "add-fd" => {
+                self.files.insert(format!("/dev/fdset/{}", command["arguments"]["fdset-id"]));
                 (json!({"return": {"fd": 9, "fdset-id": command["arguments"]["fdset-id"]}}), Vec::new())
             }
+            "remove-fd" => {
+                self.files.remove(&format!("/dev/fdset/{}", command["arguments"]["fdset-id"]));
+                done()
+            }
+            "blockdev-add" if !self.files.contains(text("file/filename")) => refuse("GenericError"),
             "blockdev-add" if !self.nodes.insert(text("node-name").to_owned()) => refuse("GenericError"),
             "blockdev-del" if self.devices.values().any(|node| node == text("node-name")) => {
                 refuse("GenericError")
             }
             "blockdev-del" if !self.nodes.remove(text("node-name")) => refuse("GenericError"),
             "device_add" if self.devices.contains_key(text("id")) => refuse("GenericError"),
+            "device_add" if !self.nodes.contains(text("drive")) => refuse("GenericError"),
             "device_add" => {
                 self.devices.insert(text("id").to_owned(), text("drive").to_owned());
                 done()
@@ -162,7 +171,7 @@ async fn machine(world: &World) -> QemuMachine {
         console: Tail::new(16),
         listening: tokio::spawn(async {}),
         vsock: Vsock::of_model(Transport::Kernel { cid: VsockCid(3) }),
-        ports: RootPorts::new(2).unwrap(),
+        topology: Topology::new(Capacity { root_ports: 2, ..Capacity::default() }).unwrap(),
         accelerator: Chosen::Tcg,
     };
     QemuMachine::new(connected, &spec)
@@ -188,7 +197,7 @@ async fn survive(fault: Fault, at: usize) {
     let dies = matches!(fault, Fault::DiesBefore | Fault::DiesAfter);
     // A death is told when it is noticed, so that the deadline must not come first.
     let brief = || Deadline::after(if dies { LATENESS } else { BRIEF });
-    let plugged = in_time(&case, machine.plug_block(&disk("d0"), brief())).await;
+    let plugged = in_time(&case, machine.plug(&disk("d0").into(), brief())).await;
     let ours = || machine.devices();
     let theirs = || -> BTreeSet<_> { world.lock().unwrap().devices.keys().map(|name| id(name)).collect() };
     assert!(ours().is_superset(&theirs()), "{case}: QEMU has what we think is not there");
@@ -217,7 +226,7 @@ async fn survive(fault: Fault, at: usize) {
     assert_eq!(theirs(), BTreeSet::new(), "{case}");
     // Name, image and port are free again.
     machine
-        .plug_block(&disk("d0"), Deadline::after(LATENESS))
+        .plug(&disk("d0").into(), Deadline::after(LATENESS))
         .await
         .unwrap_or_else(|e| panic!("{case}: {e:?}"));
     assert_eq!(ours(), theirs(), "{case}");
@@ -225,7 +234,7 @@ async fn survive(fault: Fault, at: usize) {
 }
 
 /// At least as many commands as a plug and an unplug take, the handshake's included.
-const COMMANDS: usize = 8;
+const COMMANDS: usize = 7;
 
 async fn survive_at_each_command(fault: Fault) {
     for at in 2..=COMMANDS {

@@ -1,129 +1,193 @@
-//! Plugging and unplugging disks: each a transaction over several QMP commands.
+//! Plugging: a transaction over several QMP commands, the same for every kind of device.
 //!
-//! Plug: port, descriptor, backend (`blockdev-add`), frontend (`device_add`); a refused step undoes
-//! those before it, newest first. A step without an answer undoes nothing, since nobody knows what
-//! QEMU did: the port stays taken, and `unplug` asks QEMU what is there before it takes it away.
+//! A kind's own file says which commands ([`Recipe`]), as a pure function; this one runs them. All are
+//! sent at once, since QEMU works on them in order and each depends on those before it: the first
+//! refusal makes the rest fail, and what had succeeded is taken back, newest first. A step without an
+//! answer undoes nothing, since nobody knows what QEMU did: the place stays taken, and `unplug` takes
+//! away whatever there is.
+
+mod block;
+mod gpt;
+mod network;
+mod partitioned;
+mod place;
+mod pmem;
+mod recipe;
+#[cfg(test)]
+mod testing;
+mod unplug;
+mod vfio;
+mod vhost_user;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use qapi::qmp;
 use serde_json::Value;
-use vc_device::{Access, BlockSpec, RootPort};
-use vc_hypervisor::{PlugError, UnplugError};
-use vc_types::{Deadline, DeviceId, PciPath};
+use vc_device::{DeviceSpec, GuestLocation, PmemSpec, VfioHandle};
+use vc_hypervisor::PlugError;
+use vc_types::{Deadline, DeviceId};
 
+use crate::devices::{Taken, Undo};
 use crate::machine::Shared;
-use crate::qmp::{QmpError, UnplugOutcome};
+use crate::qmp::QmpError;
+
+pub(crate) use recipe::Command;
+pub(crate) use unplug::unplug;
+
+use recipe::{PASS_FILE, Recipe, SetNumbers};
 
 /// What an undo may take, however late the step that failed was.
 const UNDO_TIME: Duration = Duration::from_secs(5);
 
-/// Plugs a disk into the lowest free root port.
-pub(crate) async fn plug_block(
+/// Plugs a device into the first free place of its kind.
+pub(crate) async fn plug(
     machine: Arc<Shared>,
-    spec: BlockSpec,
+    spec: DeviceSpec,
     deadline: Deadline,
-) -> Result<PciPath, PlugError> {
-    let taken = machine.ports().take(&spec.id);
-    let port = taken.map_err(|source| PlugError::Port { device: spec.id.clone(), source })?;
-    match backend_and_frontend(&machine, &spec, port, deadline).await {
-        Ok(()) => Ok(port.device_path()),
-        Err(Fault { known: true, error, step }) => {
-            free_port(&machine, &spec.id);
-            Err(plug_error(&machine, spec.id, step, error).await)
+) -> Result<GuestLocation, PlugError> {
+    let device = spec.id().clone();
+    let wanted = place::wanted(&spec);
+    let wanted = wanted.map_err(|reason| PlugError::Unsupported { device: device.clone(), reason })?;
+    refuse_iommufd_without_support(&machine, &spec, deadline).await?;
+    let taken = machine.devices().take(&device, wanted);
+    let (taken, _turn) = taken.map_err(|source| PlugError::Port { device: device.clone(), source })?;
+    let recipe = match recipe(&machine, &spec, taken, deadline).await {
+        Ok(recipe) => recipe,
+        Err(error) => {
+            machine.devices().give_back(&device);
+            return Err(error);
         }
-        Err(Fault { known: false, error, step }) => Err(plug_error(&machine, spec.id, step, error).await),
+    };
+    machine.devices().keep_undo(&device, Undo { commands: recipe.undo(), certain: false });
+    let Err(Fault { step, error, undone }) = run(&machine, &recipe, deadline).await else {
+        machine.devices().keep_undo(&device, Undo { commands: recipe.undo(), certain: true });
+        return Ok(taken.location());
+    };
+    if undone {
+        machine.devices().give_back(&device);
+    }
+    Err(plug_error(&machine, device, step, error).await)
+}
+
+/// What to do for a device. Nothing that it did lasts when it fails.
+async fn recipe(
+    machine: &Shared,
+    spec: &DeviceSpec,
+    taken: Taken,
+    deadline: Deadline,
+) -> Result<Recipe, PlugError> {
+    let sets = SetNumbers(&machine.next_fdset);
+    Ok(match spec {
+        DeviceSpec::Block(spec) => block::recipe(spec, taken, &sets),
+        DeviceSpec::Partitioned(spec) => partitioned::recipe(spec, taken, &sets).map_err(|source| {
+            let device = spec.id().clone();
+            PlugError::Host { device, step: "write the disk's partition table", source }
+        })?,
+        DeviceSpec::Pmem(spec) => {
+            let set = sets.next();
+            let fd = pass_file(machine, spec, set, deadline).await?;
+            let mut recipe = pmem::recipe(spec, taken, fd);
+            recipe.cleanup.push(recipe::remove_fd(set));
+            recipe
+        }
+        DeviceSpec::VfioPci(spec) => vfio::recipe(spec, taken),
+        DeviceSpec::VhostUserBlk(spec) => vhost_user::block(spec, taken),
+        DeviceSpec::VhostUserFs(spec) => vhost_user::file_system(spec, taken),
+        DeviceSpec::Network(spec) => network::recipe(spec, taken),
+        DeviceSpec::Character(_) | DeviceSpec::VfioAp(_) | DeviceSpec::Vsock(_) => {
+            unreachable!("they have no kind of place")
+        }
+    })
+}
+
+/// Passes the file of persistent memory; gives the number of the descriptor that QEMU has now.
+async fn pass_file(
+    machine: &Shared,
+    spec: &PmemSpec,
+    set: i64,
+    deadline: Deadline,
+) -> Result<i64, PlugError> {
+    let command = recipe::add_fd(set, spec.image());
+    let answers = machine.qmp.pipeline(vec![command], deadline).await;
+    let number = |answer: Value| answer.get("fd").and_then(Value::as_i64);
+    match answers.into_iter().next() {
+        Some(Ok(answer)) => number(answer).ok_or_else(|| PlugError::Refused {
+            device: spec.id().clone(),
+            step: PASS_FILE,
+            source: "the answer to `add-fd` has no descriptor".into(),
+        }),
+        Some(Err(error)) => Err(plug_error(machine, spec.id().clone(), PASS_FILE, error).await),
+        None => unreachable!("one command has one answer"),
     }
 }
 
-/// A failed step, and whether it is known that nothing of the device is left.
+/// QEMU knows IOMMUFD from 9.0 on, where it was built with it.
+async fn refuse_iommufd_without_support(
+    machine: &Shared,
+    spec: &DeviceSpec,
+    deadline: Deadline,
+) -> Result<(), PlugError> {
+    const STEP: &str = "list its types";
+    const TYPE: &str = "iommufd";
+    let DeviceSpec::VfioPci(vfio) = spec else { return Ok(()) };
+    if !matches!(vfio.handle, VfioHandle::Cdev { .. }) {
+        return Ok(());
+    }
+    let query = qmp::qom_list_types { implements: Some(TYPE.into()), abstract_: None };
+    match machine.qmp.execute(query, deadline).await {
+        Ok(types) if types.iter().any(|known| known.name == TYPE) => Ok(()),
+        Ok(_) => {
+            let reason = "this QEMU has no IOMMUFD; pass the device by its IOMMU group";
+            Err(PlugError::Unsupported { device: vfio.id.clone(), reason })
+        }
+        Err(error) => Err(plug_error(machine, vfio.id.clone(), STEP, error).await),
+    }
+}
+
+/// A failed step, and whether nothing of the device is left for certain.
 struct Fault {
     step: &'static str,
     error: QmpError,
-    known: bool,
+    undone: bool,
 }
 
-impl Fault {
-    fn new(step: &'static str, error: QmpError) -> Self {
-        let known = matches!(error, QmpError::Refused { .. });
-        Self { step, error, known }
-    }
+/// Runs a recipe; takes back what was made when a step is refused.
+async fn run(machine: &Arc<Shared>, recipe: &Recipe, deadline: Deadline) -> Result<(), Fault> {
+    let commands = recipe.steps.iter().map(|step| step.command.clone()).collect();
+    let answers = machine.qmp.pipeline(commands, deadline).await;
+    clean_up(machine, recipe.cleanup.clone());
+    let known = |answer: &Result<_, QmpError>| matches!(answer, Ok(_) | Err(QmpError::Refused { .. }));
+    let all_known = answers.iter().all(known);
+    let made: Vec<_> = recipe.steps.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).collect();
+    let undo: Vec<Command> = made.iter().rev().filter_map(|(step, _)| step.undo.clone()).collect();
+    let failed = recipe.steps.iter().zip(answers).find_map(|(step, answer)| Some((step.what, answer.err()?)));
+    let Some((step, error)) = failed else { return Ok(()) };
+    let undone = all_known && take_back(machine, undo).await;
+    Err(Fault { step, error, undone })
 }
 
-async fn backend_and_frontend(
-    machine: &Shared,
-    spec: &BlockSpec,
-    port: RootPort,
-    deadline: Deadline,
-) -> Result<(), Fault> {
-    let fdset = machine.next_fdset.fetch_add(1, Ordering::Relaxed);
-    pass_image(machine, spec, fdset, deadline).await?;
-    let backend = machine.qmp.execute(blockdev_add(spec, fdset), deadline).await;
-    // QEMU has its own copy of the descriptor by now, or none at all: the set has served either way.
-    let dropped = machine.qmp.execute(qmp::remove_fd { fdset_id: fdset, fd: None }, deadline).await;
-    backend.map_err(|error| Fault::new("open the image", error))?;
-    let frontend = match dropped {
-        Ok(_) => machine.qmp.execute(device_add(spec, port), deadline).await.map(drop),
-        Err(error) => Err(error),
-    };
-    let Err(error) = frontend else { return Ok(()) };
-    let mut fault = Fault::new("add the disk", error);
-    if fault.known {
-        let command = qmp::blockdev_del { node_name: spec.id.to_string() };
-        let undone = machine.qmp.execute(command, Deadline::after(UNDO_TIME)).await;
-        if let Err(error) = undone {
-            tracing::warn!(device = %spec.id, %error, "undo of a refused plug failed");
-            fault.known = false;
+/// Lets go of what was only needed on the way, without holding up the plug: a set that stays costs a
+/// descriptor, and no device.
+fn clean_up(machine: &Arc<Shared>, commands: Vec<Command>) {
+    let machine = Arc::clone(machine);
+    tokio::spawn(async move {
+        for answer in machine.qmp.pipeline(commands, Deadline::after(UNDO_TIME)).await {
+            if let Err(error) = answer {
+                tracing::debug!(%error, "what was only needed for a plug may stay");
+            }
         }
+    });
+}
+
+/// Runs the commands of an undo; whether all did their work.
+async fn take_back(machine: &Shared, undo: Vec<Command>) -> bool {
+    let answers = machine.qmp.pipeline(undo, Deadline::after(UNDO_TIME)).await;
+    let errors: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+    for error in &errors {
+        tracing::warn!(%error, "the undo of a refused plug failed");
     }
-    Err(fault)
-}
-
-async fn pass_image(machine: &Shared, spec: &BlockSpec, fdset: i64, deadline: Deadline) -> Result<(), Fault> {
-    let command = qmp::add_fd { fdset_id: Some(fdset), opaque: Some(spec.name.to_string()) };
-    let passed = machine.qmp.execute_with_file(command, spec.image.clone(), deadline).await;
-    passed.map(drop).map_err(|error| Fault::new("pass the image", error))
-}
-
-fn blockdev_add(spec: &BlockSpec, fdset: i64) -> qmp::blockdev_add {
-    let read_only = spec.access == Access::ReadOnly;
-    let base = |node_name| qmp::BlockdevOptionsBase {
-        node_name,
-        read_only: Some(read_only),
-        auto_read_only: Some(false),
-        cache: None,
-        detect_zeroes: None,
-        discard: None,
-        force_share: None,
-    };
-    let file = qmp::BlockdevOptionsFile {
-        filename: format!("/dev/fdset/{fdset}"),
-        // A read-only image may be open elsewhere, by another machine or by whoever made it.
-        locking: Some(if read_only { qmp::OnOffAuto::off } else { qmp::OnOffAuto::on }),
-        aio: None,
-        aio_max_batch: None,
-        drop_cache: None,
-        pr_manager: None,
-        x_check_cache_dropped: None,
-    };
-    let file = qmp::BlockdevOptions::file { base: base(None), file };
-    let raw = qmp::BlockdevOptionsRaw {
-        base: qmp::BlockdevOptionsGenericFormat { file: qmp::BlockdevRef::definition(Box::new(file)) },
-        offset: None,
-        size: None,
-    };
-    qmp::blockdev_add(qmp::BlockdevOptions::raw { base: base(Some(spec.id.to_string())), raw })
-}
-
-fn device_add(spec: &BlockSpec, port: RootPort) -> qmp::device_add {
-    let mut properties = vec![("drive".to_owned(), Value::from(spec.id.as_str()))];
-    properties.extend(spec.serial.as_ref().map(|serial| ("serial".to_owned(), serial.as_str().into())));
-    if spec.access == Access::ReadOnly {
-        properties.push(("share-rw".to_owned(), true.into()));
-    }
-    qmp::device_add::new("virtio-blk-pci", Some(spec.id.to_string()), Some(port.name()), properties)
+    errors.is_empty()
 }
 
 async fn plug_error(machine: &Shared, device: DeviceId, step: &'static str, error: QmpError) -> PlugError {
@@ -131,78 +195,5 @@ async fn plug_error(machine: &Shared, device: DeviceId, step: &'static str, erro
         QmpError::Closed { .. } => PlugError::MachineGone { device, exit: machine.exited().await },
         QmpError::Deadline { .. } => PlugError::Unknown { device, step },
         other => PlugError::Refused { device, step, source: other.into() },
-    }
-}
-
-fn free_port(machine: &Shared, device: &DeviceId) {
-    if machine.ports().give_back(device).is_err() {
-        tracing::warn!(%device, "the port was already free");
-    }
-}
-
-/// Takes away whatever there is of a device: frontend, backend, port.
-pub(crate) async fn unplug(
-    machine: Arc<Shared>,
-    device: DeviceId,
-    deadline: Deadline,
-) -> Result<(), UnplugError> {
-    if machine.ports().find(&device).is_none() {
-        let source = vc_device::PortError::NotPlugged(device.clone());
-        return Err(UnplugError::NotPlugged { device, source });
-    }
-    remove_frontend(&machine, &device, deadline).await?;
-    remove_backend(&machine, &device, deadline).await?;
-    free_port(&machine, &device);
-    Ok(())
-}
-
-async fn remove_frontend(machine: &Shared, device: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
-    const STEP: &str = "remove the disk";
-    let gone = machine.qmp.expect_unplug(device);
-    match machine.qmp.execute(qmp::device_del { id: device.to_string() }, deadline).await {
-        Ok(_) => {}
-        // Never there, or gone since an unplug that nobody waited for.
-        Err(QmpError::Refused { not_found: true, .. }) => return Ok(()),
-        Err(error) => return Err(unplug_error(machine, device, STEP, error).await),
-    }
-    let outcome = tokio::select! {
-        outcome = tokio::time::timeout(deadline.remaining(), gone) => outcome,
-        exit = machine.exited() => return Err(UnplugError::MachineGone { device: device.clone(), exit }),
-    };
-    match outcome {
-        Ok(Ok(UnplugOutcome::Gone)) => Ok(()),
-        Ok(Ok(UnplugOutcome::Refused)) => Err(UnplugError::GuestRefused { device: device.clone() }),
-        Ok(Err(_)) | Err(_) => Err(UnplugError::GuestHoldsOn { device: device.clone() }),
-    }
-}
-
-async fn remove_backend(machine: &Shared, device: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
-    let query = qmp::query_named_block_nodes { flat: Some(true) };
-    let nodes = match machine.qmp.query(query, deadline).await {
-        Ok(nodes) => nodes,
-        Err(error) => return Err(unplug_error(machine, device, "list the images", error).await),
-    };
-    let name = |node: &Value| node.get("node-name").and_then(Value::as_str) == Some(device.as_str());
-    if !nodes.as_array().is_some_and(|nodes| nodes.iter().any(name)) {
-        return Ok(());
-    }
-    let command = qmp::blockdev_del { node_name: device.to_string() };
-    match machine.qmp.execute(command, deadline).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(unplug_error(machine, device, "close the image", error).await),
-    }
-}
-
-async fn unplug_error(
-    machine: &Shared,
-    device: &DeviceId,
-    step: &'static str,
-    error: QmpError,
-) -> UnplugError {
-    let device = device.clone();
-    match error {
-        QmpError::Closed { .. } => UnplugError::MachineGone { device, exit: machine.exited().await },
-        QmpError::Deadline { .. } => UnplugError::Unknown { device, step },
-        other => UnplugError::Refused { device, step, source: other.into() },
     }
 }

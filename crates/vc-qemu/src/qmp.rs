@@ -24,6 +24,7 @@ use vc_types::{Deadline, DeviceId};
 
 pub(crate) use events::{Events, UnplugOutcome};
 
+use crate::plug::Command;
 use connection::{Connection, Refusal, Request};
 
 /// How many commands may wait for the task; more wait at the door, within their deadlines.
@@ -118,18 +119,7 @@ impl Qmp {
         command: C,
         deadline: Deadline,
     ) -> Result<C::Ok, QmpError> {
-        let value = self.call(&command, None, deadline).await?;
-        serde_json::from_value(value).map_err(|source| QmpError::Malformed { command: C::NAME, source })
-    }
-
-    /// Runs a command that takes the descriptor of an open file along.
-    pub(crate) async fn execute_with_file<C: QmpCommand>(
-        &self,
-        command: C,
-        file: Arc<File>,
-        deadline: Deadline,
-    ) -> Result<C::Ok, QmpError> {
-        let value = self.call(&command, Some(file), deadline).await?;
+        let value = self.call(&command, deadline).await?;
         serde_json::from_value(value).map_err(|source| QmpError::Malformed { command: C::NAME, source })
     }
 
@@ -139,7 +129,7 @@ impl Qmp {
         command: C,
         deadline: Deadline,
     ) -> Result<Value, QmpError> {
-        self.call(&command, None, deadline).await
+        self.call(&command, deadline).await
     }
 
     /// Resolves when QEMU has let go of `device`, or the guest refused. To be called before
@@ -148,36 +138,70 @@ impl Qmp {
         self.events.expect_unplug(device)
     }
 
-    async fn call<C: QmpCommand>(
+    /// Runs commands without waiting for the answer of one before the next is sent; QEMU works on them
+    /// in this order. Gives the answers in the same order.
+    pub(crate) async fn pipeline(
         &self,
-        command: &C,
+        commands: Vec<Command>,
+        deadline: Deadline,
+    ) -> Vec<Result<Value, QmpError>> {
+        let mut sent = Vec::new();
+        for Command { name, arguments, file } in commands {
+            sent.push(self.send(name, arguments, file, deadline).await);
+        }
+        let mut answers = Vec::new();
+        for sent in sent {
+            answers.push(match sent {
+                Ok(sent) => sent.answer(deadline).await,
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    async fn call<C: QmpCommand>(&self, command: &C, deadline: Deadline) -> Result<Value, QmpError> {
+        let arguments = serde_json::to_value(command);
+        let arguments = arguments.map_err(|source| QmpError::Malformed { command: C::NAME, source })?;
+        self.send(C::NAME, arguments, None, deadline).await?.answer(deadline).await
+    }
+
+    async fn send(
+        &self,
+        command: &'static str,
+        arguments: Value,
         file: Option<Arc<File>>,
         deadline: Deadline,
-    ) -> Result<Value, QmpError> {
-        let name = C::NAME;
+    ) -> Result<Sent, QmpError> {
         let mut line = Map::new();
-        line.insert("execute".into(), name.into());
-        let arguments = serde_json::to_value(command);
-        line.insert(
-            "arguments".into(),
-            arguments.map_err(|source| QmpError::Malformed { command: name, source })?,
-        );
+        line.insert("execute".into(), command.into());
+        line.insert("arguments".into(), arguments);
         let (reply, answered) = oneshot::channel();
-        let answer = async {
-            let closed = QmpError::Closed { command: name };
-            if self.requests.send(Request { line, file, reply }).await.is_err() {
-                return Err(closed);
+        let send = self.requests.send(Request { line, file, reply });
+        match tokio::time::timeout(deadline.remaining(), send).await {
+            Ok(Ok(())) => Ok(Sent { command, answered }),
+            Ok(Err(_)) => Err(QmpError::Closed { command }),
+            Err(_) => Err(QmpError::Deadline { command }),
+        }
+    }
+}
+
+/// A command on its way.
+struct Sent {
+    command: &'static str,
+    answered: oneshot::Receiver<Result<Value, Refusal>>,
+}
+
+impl Sent {
+    async fn answer(self, deadline: Deadline) -> Result<Value, QmpError> {
+        let command = self.command;
+        match tokio::time::timeout(deadline.remaining(), self.answered).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(Refusal { not_found, description }))) => {
+                Err(QmpError::Refused { command, not_found, description })
             }
-            match answered.await {
-                Err(_) => Err(closed),
-                Ok(Ok(value)) => Ok(value),
-                Ok(Err(Refusal { not_found, description })) => {
-                    Err(QmpError::Refused { command: name, not_found, description })
-                }
-            }
-        };
-        let late = QmpError::Deadline { command: name };
-        tokio::time::timeout(deadline.remaining(), answer).await.unwrap_or(Err(late))
+            Ok(Err(_)) => Err(QmpError::Closed { command }),
+            Err(_) => Err(QmpError::Deadline { command }),
+        }
     }
 }
 

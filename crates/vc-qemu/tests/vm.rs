@@ -53,7 +53,7 @@ async fn a_disk_is_plugged_unplugged_and_its_port_used_again() {
         fds.filter_map(|fd| std::fs::metadata(fd.path()).ok()).filter(|file| file.ino() == inode).count()
     };
     assert_eq!(open(inode), 0, "an unplugged image is closed");
-    machine.plug_block(&conformance::disk("seen", &disk), Deadline::after(PATIENCE)).await.unwrap();
+    machine.plug(&conformance::disk("seen", &disk).into(), Deadline::after(PATIENCE)).await.unwrap();
     assert!(open(inode) > 0, "a plugged image is open");
     machine.stop(Deadline::after(PATIENCE)).await.unwrap();
     leftovers.assert_none();
@@ -69,10 +69,10 @@ async fn a_disk_that_cannot_be_opened_leaves_nothing_plugged() {
     // Open for reading only, and asked to be written to: QEMU refuses the backend.
     let mut refused = conformance::disk("d0", &disk);
     refused.access = vc_device::Access::ReadWrite;
-    let error = machine.plug_block(&refused, Deadline::after(PATIENCE)).await.unwrap_err();
+    let error = machine.plug(&refused.into(), Deadline::after(PATIENCE)).await.unwrap_err();
     assert!(matches!(error, vc_hypervisor::PlugError::Refused { step: "open the image", .. }), "{error:?}");
     // Name, image and port are free again, which they would not be if anything had stayed.
-    let path = machine.plug_block(&conformance::disk("d0", &disk), Deadline::after(PATIENCE)).await.unwrap();
+    let path = machine.plug(&conformance::disk("d0", &disk).into(), Deadline::after(PATIENCE)).await.unwrap();
     assert_eq!(path.to_string(), "08/00");
     machine.stop(Deadline::after(PATIENCE)).await.unwrap();
     leftovers.assert_none();

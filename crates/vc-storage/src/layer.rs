@@ -18,6 +18,7 @@ use crate::rootfs::{LayerSource, Layers, MountsError, Rootfs, Upper, VolumeType}
 pub struct Layer {
     name: HostPath,
     image: Arc<File>,
+    size: u64,
 }
 
 /// Why there are no layers.
@@ -109,10 +110,16 @@ impl Layer {
         &self.image
     }
 
+    /// The size of the image in bytes when it was opened.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     fn new(path: &Path, image: ErofsImage) -> Result<Self, LayerSourceError> {
         // A name may hold `..` or be relative to a process long gone; the file is open, so any will do.
         let name = HostPath::new(path).or_else(|_| HostPath::new(path.canonicalize().unwrap_or_default()))?;
-        Ok(Self { name, image: Arc::new(image.into_file()) })
+        let size = image.length();
+        Ok(Self { name, image: Arc::new(image.into_file()), size })
     }
 }
 
@@ -206,7 +213,7 @@ fn from_images(images: Vec<LayerImage>) -> Result<Vec<Layer>, LayerSourceError> 
 impl Layer {
     pub(crate) fn for_test(name: &str) -> Self {
         let image = Arc::new(tempfile::tempfile().unwrap());
-        Self { name: HostPath::new(name).unwrap(), image }
+        Self { name: HostPath::new(name).unwrap(), image, size: 4096 }
     }
 }
 

@@ -3,19 +3,21 @@
 //! [`Rootfs::of_mounts`] reads what a snapshotter hands over, in every form that containerd has, and looks
 //! nothing up.
 //!
-//! Facts go in ([`Layer`]s: open, checked image files), a decision comes out ([`StoragePlan`]: layers to
+//! Facts go in ([`Layer`]s: open, checked image files), a decision comes out ([`StoragePlan`]: disks to
 //! plug, storages for the agent). The planner is pure; only what finds the layers looks at the host:
 //! [`Layer::open`], [`layers_of_mounts`], [`layers_of_rootfs`].
 #![forbid(unsafe_code)]
 
 mod layer;
 mod mount;
+mod packing;
 mod plan;
 mod rootfs;
 mod volume;
 
 pub use layer::{Layer, LayerSourceError, Missing, layers_of_mounts, layers_of_rootfs};
 pub use mount::Mount;
+pub use packing::{Packing, PlannedDisk};
 pub use plan::{DiskPlug, PlanError, StoragePlan, plan_layers};
 pub use rootfs::{
     BlockRootfs, DmVerityInfo, HashType, ImagePull, InvalidNydus, InvalidOption, InvalidVerityRoot,

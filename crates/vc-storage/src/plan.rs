@@ -1,9 +1,11 @@
-//! The plan: one read-only disk per layer, an overlay of them, in the order given.
+//! The plan: layers on read-only disks, an overlay of them, in the order given.
 
 use vc_agent::{Storage, StorageDriver};
-use vc_types::{ContainerId, DeviceId, GuestPath, PciPath};
+use vc_device::GuestLocation;
+use vc_types::{ContainerId, DeviceId, GuestPath};
 
 use crate::Layer;
+use crate::packing::{Packing, PlannedDisk};
 
 /// Below it the agent keeps what belongs to one container; Kata's agent has the same.
 const CONTAINERS: &str = "/run/kata-containers";
@@ -21,24 +23,42 @@ pub enum PlanError {
     #[error("the root file system has no layers")]
     NoLayers,
     /// The disks were not plugged as planned.
-    #[error("{planned} layers were planned, {plugged} were plugged")]
+    #[error("{planned} disks were planned, {plugged} were plugged")]
     DiskCount {
-        /// Layers in the plan.
+        /// Disks in the plan.
         planned: usize,
         /// Disks there are.
         plugged: usize,
+    },
+    /// A disk is where the agent cannot mount it from.
+    #[error("disk {disk} is at {location}, where no layer can be mounted from")]
+    Place {
+        /// The disk.
+        disk: DeviceId,
+        /// Where it is.
+        location: GuestLocation,
+    },
+    /// The overlay would not have the layers that the plan has.
+    #[error("{planned} layers were planned, {mounted} would be mounted")]
+    LayerCount {
+        /// Layers in the plan.
+        planned: usize,
+        /// Layers of the overlay.
+        mounted: usize,
     },
 }
 
 /// What is to be done for one container's root file system.
 #[derive(Clone, Debug)]
 pub struct StoragePlan {
-    /// The layers, the top one first; each is to be plugged as a read-only disk.
-    pub layers: Vec<Layer>,
+    /// The disks that carry the layers, the top one first; each is to be plugged.
+    pub disks: Vec<PlannedDisk>,
     /// Where the root file system will be in the guest.
     pub rootfs: GuestPath,
     /// The container's own directory in the guest.
     base: GuestPath,
+    /// How many layers were handed in.
+    count: usize,
 }
 
 /// A disk of the plan, plugged.
@@ -47,36 +67,54 @@ pub struct DiskPlug {
     /// Its name.
     pub id: DeviceId,
     /// Where the guest finds it.
-    pub path: PciPath,
+    pub location: GuestLocation,
 }
 
 /// Plans a writable root file system from read-only layers, the top one first.
 ///
-/// Each layer becomes a disk of its own; in the guest they are the lower directories of an overlay
-/// whose upper directory is in the guest's memory.
+/// The layers are on disks as `packing` has it; in the guest they are the lower directories of an
+/// overlay whose upper directory is in the guest's memory.
 ///
 /// # Errors
 /// [`PlanError::NoLayers`] when there is none.
-pub fn plan_layers(container: &ContainerId, layers: Vec<Layer>) -> Result<StoragePlan, PlanError> {
+pub fn plan_layers(
+    container: &ContainerId,
+    layers: Vec<Layer>,
+    packing: Packing,
+) -> Result<StoragePlan, PlanError> {
     if layers.is_empty() {
         return Err(PlanError::NoLayers);
     }
     let base = below(CONTAINERS, container.as_str());
     let rootfs = base.join("rootfs").expect("a plain name");
-    Ok(StoragePlan { layers, rootfs, base })
+    Ok(StoragePlan { disks: packing.pack(&layers), rootfs, base, count: layers.len() })
 }
 
 impl StoragePlan {
-    /// What the agent is to mount, in order, once the layers are `plugged` in the order of the plan.
+    /// The layers, the top one first.
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.disks.iter().flat_map(PlannedDisk::layers)
+    }
+
+    /// What the agent is to mount, in order, once the disks are `plugged` in the order of the plan.
     ///
     /// # Errors
-    /// [`PlanError::DiskCount`] unless there is exactly one plugged disk for each layer: layers
-    /// out are layers in.
+    /// [`PlanError::DiskCount`] unless there is exactly one plugged disk for each of the plan, and
+    /// [`PlanError::LayerCount`] unless each layer is mounted once: layers out are layers in.
+    /// [`PlanError::Place`] for a disk that is neither a PCI function nor a logical unit.
     pub fn storages(&self, plugged: &[DiskPlug]) -> Result<Vec<Storage>, PlanError> {
-        if plugged.len() != self.layers.len() {
-            return Err(PlanError::DiskCount { planned: self.layers.len(), plugged: plugged.len() });
+        if plugged.len() != self.disks.len() {
+            return Err(PlanError::DiskCount { planned: self.disks.len(), plugged: plugged.len() });
         }
-        let mut storages: Vec<Storage> = plugged.iter().map(layer_storage).collect();
+        let mut storages = Vec::new();
+        for (disk, plug) in self.disks.iter().zip(plugged) {
+            for index in 0..disk.layers().len() {
+                storages.push(layer_storage(plug, disk.partition(index))?);
+            }
+        }
+        if storages.len() != self.count {
+            return Err(PlanError::LayerCount { planned: self.count, mounted: storages.len() });
+        }
         let lower: Vec<&str> = storages.iter().map(|storage| storage.mount_point.as_str()).collect();
         let overlay = self.overlay(&lower.join(":"));
         storages.push(overlay);
@@ -97,12 +135,24 @@ impl StoragePlan {
     }
 }
 
-fn layer_storage(disk: &DiskPlug) -> Storage {
-    let mount_point = below(DISKS, disk.id.as_str());
-    Storage {
-        options: vec!["ro".into()],
-        ..Storage::new(StorageDriver::Block, disk.path.to_string(), "erofs", mount_point)
+/// One layer: a disk, or a partition of one in the words of Kata's agent.
+fn layer_storage(disk: &DiskPlug, partition: Option<usize>) -> Result<Storage, PlanError> {
+    let driver = match &disk.location {
+        GuestLocation::Pci(_) => StorageDriver::Block,
+        GuestLocation::Scsi { .. } => StorageDriver::Scsi,
+        GuestLocation::Memory(_) | GuestLocation::Ap => {
+            return Err(PlanError::Place { disk: disk.id.clone(), location: disk.location.clone() });
+        }
+    };
+    let mut options = vec!["ro".to_owned()];
+    let mut name = disk.id.to_string();
+    if let Some(number) = partition {
+        options.push("X-kata.gpt-partitioned=true".into());
+        options.push(format!("X-kata.partition-number={number}"));
+        name = format!("{name}-{number}");
     }
+    let source = disk.location.to_string();
+    Ok(Storage { options, ..Storage::new(driver, source, "erofs", below(DISKS, &name)) })
 }
 
 fn below(parent: &str, name: &str) -> GuestPath {
@@ -113,27 +163,39 @@ fn below(parent: &str, name: &str) -> GuestPath {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use vc_types::PciSlot;
+    use vc_types::{PciPath, PciSlot};
+
+    fn unit(unit: u8) -> GuestLocation {
+        GuestLocation::Scsi { controller: path(3), target: 0, unit }
+    }
+
+    fn path(device: u8) -> PciPath {
+        PciPath::root(PciSlot::new(device, 0).unwrap())
+    }
 
     fn layers(count: usize) -> Vec<Layer> {
         (0..count).map(|n| Layer::for_test(&format!("/layers/{n}"))).collect()
     }
 
+    fn plan(count: usize, packing: Packing) -> StoragePlan {
+        plan_layers(&"web".parse().unwrap(), layers(count), packing).unwrap()
+    }
+
     fn plugged(count: usize) -> Vec<DiskPlug> {
-        let place = |n: usize| {
-            let n = u8::try_from(n).unwrap();
-            PciPath::root(PciSlot::new(8 + n / 8, n % 8).unwrap()).child(PciSlot::new(0, 0).unwrap())
+        let place = |n: usize| match u8::try_from(n) {
+            Ok(n) if n < 16 => GuestLocation::Pci(path(8 + n).child(PciSlot::new(0, 0).unwrap())),
+            _ => unit(u8::try_from(n % 256).unwrap()),
         };
-        (0..count).map(|n| DiskPlug { id: format!("disk{n}").parse().unwrap(), path: place(n) }).collect()
+        (0..count).map(|n| DiskPlug { id: format!("disk{n}").parse().unwrap(), location: place(n) }).collect()
     }
 
     #[test]
-    fn two_layers_become_two_disks_and_an_overlay() {
-        let plan = plan_layers(&"web".parse().unwrap(), layers(2)).unwrap();
+    fn two_layers_on_a_disk_each_become_an_overlay() {
+        let plan = plan(2, Packing::DiskPerLayer);
         assert_eq!(plan.rootfs.as_str(), "/run/kata-containers/web/rootfs");
         let storages = plan.storages(&plugged(2)).unwrap();
         let sources: Vec<_> = storages.iter().map(|storage| storage.source.as_str()).collect();
-        assert_eq!(sources, ["08/00", "08.1/00", "overlay"]);
+        assert_eq!(sources, ["08/00", "09/00", "overlay"]);
         assert_eq!(
             storages[2].options,
             [
@@ -152,29 +214,73 @@ mod tests {
     }
 
     #[test]
-    fn a_root_needs_layers_and_every_layer_its_disk() {
+    fn two_layers_on_one_disk_are_its_partitions() {
+        let plan = plan(2, Packing::Partitions);
+        assert_eq!(plan.disks.len(), 1);
+        let storages = plan.storages(&plugged(1)).unwrap();
+        let told: Vec<_> =
+            storages.iter().map(|s| (s.source.as_str(), s.options.last().unwrap().as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("08/00", "X-kata.partition-number=1"),
+                ("08/00", "X-kata.partition-number=2"),
+                ("overlay", "workdir=/run/kata-containers/web/work"),
+            ]
+        );
+        assert!(storages[2].options[0].ends_with("/disk0-1:/run/kata-containers/virtual-volumes/disk0-2"));
+    }
+
+    #[test]
+    fn many_layers_need_one_disk() {
+        for (layers, disks) in [(1, 1), (4, 4), (5, 1), (128, 1), (129, 2)] {
+            assert_eq!(Packing::for_layers(layers).disks(layers), disks, "{layers}");
+        }
+    }
+
+    #[test]
+    fn one_layer_is_a_disk_and_a_unit_is_named_by_its_address() {
+        let plan = plan(1, Packing::for_layers(1));
+        let plug = |location| [DiskPlug { id: "disk0".parse().unwrap(), location }];
+        let storages = plan.storages(&plug(unit(7))).unwrap();
+        assert_eq!((storages[0].driver.name(), storages[0].source.as_str()), ("scsi", "0:7"));
+        assert_eq!(storages[0].options, ["ro"]);
+        let memory = plan.storages(&plug(GuestLocation::Memory(0)));
+        assert!(matches!(memory, Err(PlanError::Place { .. })), "{memory:?}");
+    }
+
+    #[test]
+    fn a_root_needs_layers_and_every_disk_its_plug() {
         let id: ContainerId = "web".parse().unwrap();
-        assert_eq!(plan_layers(&id, Vec::new()).err(), Some(PlanError::NoLayers));
-        let plan = plan_layers(&id, layers(3)).unwrap();
+        let none = plan_layers(&id, Vec::new(), Packing::Partitions);
+        assert_eq!(none.err(), Some(PlanError::NoLayers));
+        let plan = plan(3, Packing::DiskPerLayer);
         assert_eq!(plan.storages(&plugged(2)), Err(PlanError::DiskCount { planned: 3, plugged: 2 }));
     }
 
     proptest! {
+        // Each layer is a file.
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn d1_layers_out_are_layers_in_and_in_order(count in 1usize..100) {
-            let plan = plan_layers(&"web".parse().unwrap(), layers(count)).unwrap();
-            let names: Vec<_> = plan.layers.iter().map(|layer| layer.name().to_string()).collect();
+        fn d1_layers_out_are_layers_in_and_in_order(count in 1usize..300, partitions: bool) {
+            let packing = if partitions { Packing::Partitions } else { Packing::DiskPerLayer };
+            let plan = plan(count, packing);
+            let names: Vec<_> = plan.layers().map(|layer| layer.name().to_string()).collect();
             let expected: Vec<_> = (0..count).map(|n| format!("/layers/{n}")).collect();
             prop_assert_eq!(names, expected);
-            let disks = plugged(count);
+            prop_assert_eq!(plan.disks.len(), packing.disks(count));
+            let disks = plugged(plan.disks.len());
             let storages = plan.storages(&disks).unwrap();
             let (overlay, lower) = storages.split_last().unwrap();
+            prop_assert_eq!(lower.len(), count);
             let mounted: Vec<_> = lower.iter().map(|storage| storage.mount_point.as_str()).collect();
             let expected = format!("lowerdir={}", mounted.join(":"));
             prop_assert_eq!(&overlay.options[0], &expected);
-            for (storage, disk) in lower.iter().zip(&disks) {
-                prop_assert_eq!(&storage.source, &disk.path.to_string());
-                prop_assert!(storage.mount_point.as_str().ends_with(disk.id.as_str()));
+            for (index, storage) in lower.iter().enumerate() {
+                let (disk, partition) = if partitions { (index / 128, index % 128 + 1) } else { (index, 0) };
+                prop_assert_eq!(&storage.source, &disks[disk].location.to_string());
+                let number = format!("X-kata.partition-number={partition}");
+                prop_assert_eq!(storage.options.contains(&number), partitions);
             }
         }
     }

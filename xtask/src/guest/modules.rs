@@ -16,20 +16,13 @@ use super::decompress::decompress;
 /// Each costs the start 2 to 20 ms under emulation, so a module that only some containers need belongs to [`ON_DEMAND`].
 /// `crc32c_generic` is what `libcrc32c`, and with it `erofs`, asks the kernel for by a name that no dependency tells;
 /// Debian's cloud kernel has it built in, its general one does not.
-const BOOT: [&str; 8] = [
-    "virtio_pci",
-    "vmw_vsock_virtio_transport",
-    "virtio_blk",
-    "crc32c_generic",
-    "erofs",
-    "overlay",
-    "fuse",
-    "virtiofs",
-];
+const BOOT: [&str; 6] =
+    ["virtio_pci", "vmw_vsock_virtio_transport", "virtio_blk", "crc32c_generic", "erofs", "overlay"];
 
 /// What `vc-guest` can load when a device, a file system or a mount asks for it.
-const ON_DEMAND: [&str; 30] = [
+const ON_DEMAND: [&str; 35] = [
     // Devices on virtio.
+    "virtio_mmio",
     "virtio_scsi",
     "sd_mod",
     "virtio_console",
@@ -48,13 +41,17 @@ const ON_DEMAND: [&str; 30] = [
     "dax_pmem",
     "kmem",
     // File systems and what lies below them.
+    "fuse",
+    "virtiofs",
     "ext4",
+    "xfs",
     "squashfs",
     "isofs",
     "loop",
     "dm_mod",
     "dm_verity",
     "dm_crypt",
+    "sha256_generic",
     // Networks of containers.
     "veth",
     "bridge",

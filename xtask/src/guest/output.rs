@@ -34,8 +34,12 @@ impl Output {
         let init_data = fs::read(init).with_context(|| format!("cannot read {}", init.display()))?;
         ensure!(init::is_static(&init_data)?, "{} is not static, so it cannot be /init", init.display());
         let archive = initrd::pack(&init_data, &kernel.modules)?;
-        let initrd = if compress { lz4::compress(&archive)? } else { archive };
-        let manifest = serde_json::to_vec_pretty(&manifest(&kernel, &init_data, &initrd))?;
+        let compressed = lz4::compress(&archive)?;
+        let compressed_size = compressed.len();
+        let initrd = if compress { compressed } else { archive };
+        let mut manifest = manifest(&kernel, &init_data, &initrd);
+        manifest["initrd"]["compressed_size"] = json!(compressed_size);
+        let manifest = serde_json::to_vec_pretty(&manifest)?;
         for (name, data) in [("vmlinux", &kernel.vmlinux), ("initrd", &initrd)] {
             println!("guest: {name} {:.1} MiB", mebibytes(data.len()));
         }
@@ -54,6 +58,23 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// The most bytes that `/init` may have, and the initrd when it is compressed: both are read into memory at each start.
+const LIMITS: [(&str, &str, u64); 2] = [("init", "size", 8_000_000), ("initrd", "compressed_size", 8 << 20)];
+
+/// What of the image in `directory` is larger than it may be.
+pub(super) fn too_large(directory: &Path) -> Result<Vec<String>> {
+    let path = directory.join("manifest.json");
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest: Value = serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?;
+    Ok(LIMITS.iter().filter_map(|limit| complaint(&manifest, limit)).collect())
+}
+
+fn complaint(manifest: &Value, (file, key, most): &(&str, &str, u64)) -> Option<String> {
+    let size = manifest[file][key].as_u64();
+    size.is_none_or(|size| size > *most)
+        .then(|| format!("{file} has a {key} of {size:?} bytes, more than {most}"))
 }
 
 /// The SHA-256 of `data` in hexadecimal digits.
@@ -81,4 +102,20 @@ fn manifest(kernel: &Kernel, init: &[u8], initrd: &[u8]) -> Value {
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
 fn mebibytes(bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_told_and_so_is_what_nobody_measured() {
+        let manifest = |init: u64, initrd: u64| json!({ "init": { "size": init }, "initrd": { "compressed_size": initrd } });
+        let complaints =
+            |manifest: &Value| LIMITS.iter().filter_map(|limit| complaint(manifest, limit)).count();
+        assert_eq!(complaints(&manifest(8_000_000, 8 << 20)), 0);
+        assert_eq!(complaints(&manifest(8_000_001, 8 << 20)), 1);
+        assert_eq!(complaints(&manifest(1, (8 << 20) + 1)), 1);
+        assert_eq!(complaints(&json!({})), 2);
+    }
 }

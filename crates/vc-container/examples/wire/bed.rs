@@ -11,10 +11,9 @@ use vc_agent::{
     Processes,
 };
 use vc_container::guest_spec;
-use vc_device::{Access, BlockSpec};
 use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
-use vc_storage::{DiskPlug, Layer, plan_layers};
+use vc_storage::{DiskPlug, Layer, Packing, plan_layers};
 use vc_tests::{GuestImage, Layers, Leftovers};
 use vc_types::{AgentAddress, ContainerId, Deadline, HostPath};
 
@@ -54,14 +53,13 @@ impl Bed {
         agent.create_sandbox(&CreateSandbox::new("bench".parse()?), deadline()).await?;
 
         let container: ContainerId = "bed".parse()?;
-        let plan =
-            plan_layers(&container, images.iter().map(Layer::open).collect::<std::result::Result<_, _>>()?)?;
+        let layers_of_it = images.iter().map(Layer::open).collect::<std::result::Result<_, _>>()?;
+        let plan = plan_layers(&container, layers_of_it, Packing::DiskPerLayer)?;
         let mut plugged = Vec::new();
-        for (number, layer) in plan.layers.iter().enumerate() {
+        for (number, disk) in plan.disks.iter().enumerate() {
             let id: vc_types::DeviceId = format!("disk{number}").parse()?;
-            let disk =
-                BlockSpec::new(id.clone(), layer.image().clone(), layer.name().clone(), Access::ReadOnly);
-            plugged.push(DiskPlug { id, path: machine.plug_block(&disk, deadline()).await? });
+            let location = machine.plug(&disk.spec(id.clone(), None), deadline()).await?;
+            plugged.push(DiskPlug { id, location });
         }
         let process = process(&["sleep", "1000000"]);
         let spec = guest_spec(SpecBuilder::default().process(process.clone()).build()?, &plan.rootfs)?;

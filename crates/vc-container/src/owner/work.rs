@@ -8,9 +8,8 @@ use tracing::Instrument;
 use vc_agent::{
     Agent, AgentError, Call, CreateContainer, ExitStatus, ProcessRef, Signal, SignalTarget, TerminalSize,
 };
-use vc_device::{Access, BlockSpec};
 use vc_hypervisor::{Machine, PlugError};
-use vc_storage::{DiskPlug, Layer, plan_layers};
+use vc_storage::{DiskPlug, Packing, PlannedDisk, plan_layers};
 use vc_types::{ContainerId, DeviceId};
 
 use super::Reply;
@@ -97,10 +96,12 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         undo: &mut Undo,
     ) -> Result<(), OperationError> {
         let planning = || Step::Plan(id.clone());
-        let plan = plan_layers(id, spec.layers).map_err(|error| OperationError::new(planning(), error))?;
+        let packing = Packing::for_layers(spec.layers.len());
+        let plan = plan_layers(id, spec.layers, packing);
+        let plan = plan.map_err(|error| OperationError::new(planning(), error))?;
         let oci =
             guest_spec(spec.oci, &plan.rootfs).map_err(|error| OperationError::new(planning(), error))?;
-        let plugging = self.plug(&plan.layers, disks, undo);
+        let plugging = self.plug(&plan.disks, disks, undo);
         let plugged = plugging.instrument(tracing::info_span!("plug layers")).await?;
         let storages = plan.storages(&plugged).map_err(|error| OperationError::new(planning(), error))?;
         let request = CreateContainer { storages, ..CreateContainer::new(id.clone(), oci) };
@@ -114,26 +115,25 @@ impl<M: Machine, A: Agent> Guest<M, A> {
 
     async fn plug(
         &self,
-        layers: &[Layer],
+        planned: &[PlannedDisk],
         disks: &[u32],
         undo: &mut Undo,
     ) -> Result<Vec<DiskPlug>, OperationError> {
         let mut plugged = Vec::new();
-        for (layer, number) in layers.iter().zip(disks) {
+        for (disk, number) in planned.iter().zip(disks) {
             let device: DeviceId = format!("disk{number}").parse().expect("a letter, then few digits");
-            let (image, name) = (layer.image().clone(), layer.name().clone());
-            let serial = Some(device.as_str().parse().expect("short and plain"));
-            let spec = BlockSpec { serial, ..BlockSpec::new(device.clone(), image, name, Access::ReadOnly) };
+            let spec = disk.spec(device.clone(), Some(device.as_str().parse().expect("short and plain")));
             // Before the call: when it times out, the disk may be plugged all the same.
             undo.push(Held::Disk(device.clone()));
-            let step = || Step::Plug { device: device.clone(), layer: layer.name().clone() };
-            let path = self.machine.plug_block(&spec, self.timing.request()).await;
-            if let Err(PlugError::Port { .. }) = &path {
+            let layers = || disk.layers().iter().map(|layer| layer.name().clone()).collect();
+            let step = || Step::Plug { device: device.clone(), layers: layers() };
+            let location = self.machine.plug(&spec, self.timing.request()).await;
+            if let Err(PlugError::Port { .. }) = &location {
                 // The name may be that of a disk that somebody else holds.
                 undo.forget_last();
             }
-            let path = path.map_err(|error| OperationError::new(step(), error))?;
-            plugged.push(DiskPlug { id: device, path });
+            let location = location.map_err(|error| OperationError::new(step(), error))?;
+            plugged.push(DiskPlug { id: device, location });
         }
         Ok(plugged)
     }

@@ -80,6 +80,11 @@ impl Capacity {
         })
     }
 
+    /// Whether a disk has nowhere to go but to a root port.
+    pub(super) fn is_ports_only(self) -> bool {
+        self.bridges == 0 && !self.scsi_controller
+    }
+
     /// How many places of this kind there are.
     pub fn places(self, kind: PortKind) -> u16 {
         match kind {
@@ -97,7 +102,7 @@ impl DeviceSpec {
     /// port from the plan instead.
     pub fn port_wish(&self) -> PortWish {
         match self {
-            Self::Block(_) => PortWish::Disk,
+            Self::Block(_) | Self::Partitioned(_) => PortWish::Disk,
             Self::Pmem(spec) if spec.frontend() == PmemFrontend::Nvdimm => PortWish::Nothing,
             // AP queues are on a bus of their own.
             Self::Character(_) | Self::VfioAp(_) => PortWish::Nothing,

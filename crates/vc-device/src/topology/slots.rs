@@ -53,6 +53,10 @@ impl Slots {
         self.count
     }
 
+    pub(super) fn taken(&self) -> u16 {
+        u16::try_from(self.held.len()).unwrap_or(u16::MAX)
+    }
+
     pub(super) fn take(&mut self, device: &DeviceId) -> Result<u16, PortError> {
         if self.find(device).is_some() {
             return Err(PortError::AlreadyPlugged(device.clone()));

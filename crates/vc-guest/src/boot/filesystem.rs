@@ -34,5 +34,8 @@ pub(super) fn mount_all() -> Result<(), BootError> {
             .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)))
             .map_err(|error| BootError::Step("make the agent's directories", error))?;
     }
+    // Memory that is plugged is put to use at once, and can be taken away again.
+    // Where the kernel cannot, OnlineCPUMem does it.
+    let _ = std::fs::write("/sys/devices/system/memory/auto_online_blocks", "online_movable");
     Ok(())
 }

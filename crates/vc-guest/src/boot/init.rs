@@ -1,9 +1,10 @@
 //! The order of boot, and its end.
 
-use super::{filesystem, network, root, serve};
+use super::{filesystem, root, serve};
 use crate::cmdline::parse_cmdline;
 use crate::log::{chain, start_log};
 use crate::modules::ModuleLoader;
+use crate::network::loopback_up;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -85,10 +86,10 @@ fn boot(started: Instant) -> Result<(), BootError> {
     filesystem::mount_all()?;
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let settings = parse_cmdline(&cmdline);
-    start_log(settings.log);
+    let log = start_log(settings.log, settings.log_port.is_some());
     tracing::info!(milliseconds = started.elapsed().as_millis(), "file systems are mounted");
-    if let Err(error) = network::loopback_up() {
-        tracing::warn!(%error, "no loopback interface");
+    if let Err(error) = loopback_up() {
+        tracing::warn!(error = chain(&error), "no loopback interface");
     }
     crate::limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread()
@@ -97,5 +98,5 @@ fn boot(started: Instant) -> Result<(), BootError> {
         .enable_all()
         .build()
         .map_err(|error| BootError::Step("start the runtime", error))?
-        .block_on(serve::serve(modules, boot_modules, settings.ready_port, started))
+        .block_on(serve::serve(modules, boot_modules, settings, log, started))
 }

@@ -2,7 +2,7 @@
 
 mod filesystem;
 mod init;
-mod network;
+mod ports;
 mod root;
 mod serve;
 

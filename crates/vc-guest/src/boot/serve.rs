@@ -1,12 +1,14 @@
 //! Serving the protocol as early as the host can reach it.
 
 use super::init::BootError;
+use super::ports;
+use crate::cmdline::Settings;
 use crate::guest::Guest;
-use crate::log::chain;
+use crate::log::{LogLines, chain};
 use crate::modules::ModuleLoader;
 use crate::reaper::Reaper;
 use crate::service::{Connections, server};
-use crate::uevent::BlockEvents;
+use crate::uevent::DeviceEvents;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -67,11 +69,12 @@ impl BootModules {
 pub(super) async fn serve(
     modules: Arc<ModuleLoader>,
     boot_modules: BootModules,
-    ready_port: Option<u32>,
+    settings: Settings,
+    log: Option<LogLines>,
     started: Instant,
 ) -> Result<(), BootError> {
     let reaper = Reaper::start().map_err(|error| BootError::Step("watch children", error))?;
-    let events = BlockEvents::listen().map_err(|error| BootError::Step("watch devices", error))?;
+    let events = DeviceEvents::listen().map_err(|error| BootError::Step("watch devices", error))?;
     let (ready, modules_ready) = watch::channel(false);
     let guest = Guest::new(reaper, modules, modules_ready, events);
     boot_modules.reached(Progress::Reachable).await;
@@ -85,8 +88,14 @@ pub(super) async fn serve(
         server(guest.clone()).add_listener(ttrpc::asynchronous::transport::Listener::new(incoming));
     server.start().await.map_err(|error| BootError::Step("serve", std::io::Error::other(error)))?;
     tracing::info!(milliseconds = started.elapsed().as_millis(), "serving");
-    if let Some(port) = ready_port {
+    if let Some(port) = settings.ready_port {
         tokio::spawn(announce(port));
+    }
+    if let Some((port, lines)) = settings.log_port.zip(log) {
+        ports::serve_log(port, lines);
+    }
+    if let Some(port) = settings.console_port {
+        ports::serve_console(port);
     }
     let warming = guest.clone();
     tokio::spawn(async move { warming.warm_up().await });

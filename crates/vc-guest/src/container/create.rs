@@ -41,7 +41,7 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     guest.modules_loaded().await?;
     let shared_pid = request.sandbox_pidns.then(|| shared_pid_namespace(guest)).transpose()?;
     let mut spec = container_spec(&request.oci, &id, shared_pid.as_deref())?;
-    let mount_points = guest.storages().add(&request.storages).await?;
+    let mount_points = guest.storages().add(id.as_str(), &request.storages).await?;
     let created = async {
         super::device::use_guest_numbers(guest, &request.devices, &mut spec).await?;
         create_mounted(guest, &id, spec, &mount_points).await

@@ -1,7 +1,7 @@
 //! Devices of a request: the specification names them by the host's numbers, the container needs the
 //! guest's.
 
-use crate::block::wait_for_block;
+use crate::block::{BlockAddress, wait_for_block};
 use crate::error::CallError;
 use crate::guest::Guest;
 use nix::sys::stat::{major, minor, stat};
@@ -49,12 +49,14 @@ pub(super) async fn use_guest_numbers(
 async fn node(guest: &Guest, device: &Device) -> Result<PathBuf, CallError> {
     let unusable = || CallError::Device(device.container_path.clone());
     match device.type_.as_str() {
-        // Letters depend on the order of plugging; the PCI path does not.
-        "blk" if !device.id.is_empty() => {
-            let path = device.id.parse().map_err(|_| unusable())?;
-            let events = guest.block_events();
+        // Letters depend on the order of plugging; the addresses do not.
+        "blk" | "scsi" if !device.id.is_empty() => {
+            let address = match device.type_.as_str() {
+                "blk" => BlockAddress::Pci(device.id.parse().map_err(|_| unusable())?),
+                _ => BlockAddress::Scsi(device.id.parse().map_err(|_| unusable())?),
+            };
             let deadline = Deadline::after(DEVICE_WAIT);
-            Ok(wait_for_block(Path::new("/"), &path, events, deadline).await?)
+            Ok(wait_for_block(Path::new("/"), &address.into(), guest.events(), deadline).await?)
         }
         "blk" | "mmioblk" | "nvdimm" if device.vm_path.starts_with("/dev/") => {
             Ok(PathBuf::from(&device.vm_path))

@@ -9,6 +9,7 @@ mod remove;
 mod signal;
 mod start;
 mod stats;
+mod termination_log;
 mod update;
 
 use crate::cgroup::Cgroup;

@@ -1,28 +1,41 @@
 //! `grpc.AgentService`. Methods that are not here answer UNIMPLEMENTED.
 
-use super::call;
+use super::{blocking, call};
+use crate::block::wait_for_block;
 use crate::container::{self, Process};
 use crate::error::CallError;
 use crate::guest::Guest;
-use crate::sandbox;
-use crate::storage::StorageSpec;
+use crate::{machine, network, sandbox};
 use async_trait::async_trait;
 use nix::errno::Errno;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use ttrpc::asynchronous::TtrpcContext;
 use vc_agent_protocol::agent::{
-    AgentDetails, CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
-    Empty, ExecProcessRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse, OOMEvent,
-    PauseContainerRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
-    ResumeContainerRequest, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
-    StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest, WaitProcessRequest,
-    WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+    AddARPNeighborsRequest, AddSwapPathRequest, AddSwapRequest, CloseStdinRequest, CopyFileRequest,
+    CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest, Empty, ExecProcessRequest,
+    GetDiagnosticDataRequest, GetDiagnosticDataResponse, GetIPTablesRequest, GetIPTablesResponse,
+    GetMetricsRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse, Interfaces,
+    ListInterfacesRequest, ListRoutesRequest, MemHotplugByProbeRequest, Metrics, OOMEvent,
+    OnlineCPUMemRequest, PauseContainerRequest, ReadStreamRequest, ReadStreamResponse,
+    RemoveContainerRequest, RemoveStaleVirtiofsShareMountsRequest, ReseedRandomDevRequest,
+    ResizeVolumeRequest, ResumeContainerRequest, Routes, SetGuestDateTimeRequest, SetIPTablesRequest,
+    SetIPTablesResponse, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
+    StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest, UpdateEphemeralMountsRequest,
+    UpdateInterfaceRequest, UpdateRoutesRequest, VolumeStatsRequest, WaitProcessRequest, WaitProcessResponse,
+    WriteStreamRequest, WriteStreamResponse,
 };
 use vc_agent_protocol::agent_ttrpc;
+use vc_agent_protocol::csi::VolumeStatsResponse;
+use vc_agent_protocol::types::Interface;
+use vc_types::Deadline;
 
 /// The most bytes of one answer of ReadStdout or ReadStderr; a ttrpc message has at most 4 MiB.
 const MAX_READ: usize = 1 << 20;
+
+/// How long a plugged processor, disk or network interface may take to appear.
+const DEVICE_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Agent(pub(super) Guest);
@@ -34,7 +47,7 @@ impl agent_ttrpc::AgentService for Agent {
         _: &TtrpcContext,
         request: GuestDetailsRequest,
     ) -> ttrpc::Result<GuestDetailsResponse> {
-        call("GetGuestDetails", async move { Ok(guest_details(&request)) }).await
+        blocking("GetGuestDetails", move || Ok(machine::details(&request))).await
     }
 
     async fn create_sandbox(&self, _: &TtrpcContext, request: CreateSandboxRequest) -> ttrpc::Result<Empty> {
@@ -215,6 +228,185 @@ impl agent_ttrpc::AgentService for Agent {
         };
         empty(call("TtyWinResize", work).await)
     }
+    async fn update_ephemeral_mounts(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateEphemeralMountsRequest,
+    ) -> ttrpc::Result<Empty> {
+        let storages = self.0.storages().clone();
+        empty(blocking("UpdateEphemeralMounts", move || Ok(storages.update(&request.storages)?)).await)
+    }
+
+    async fn remove_stale_virtiofs_share_mounts(
+        &self,
+        _: &TtrpcContext,
+        _: RemoveStaleVirtiofsShareMountsRequest,
+    ) -> ttrpc::Result<Empty> {
+        let work = || {
+            crate::mount::look_at_shares();
+            Ok(())
+        };
+        empty(blocking("RemoveStaleVirtiofsShareMounts", work).await)
+    }
+
+    async fn online_cpu_mem(&self, _: &TtrpcContext, request: OnlineCPUMemRequest) -> ttrpc::Result<Empty> {
+        let events = self.0.events();
+        let work = async move {
+            let cpus = usize::try_from(request.nb_cpus).map_err(|_| CallError::Range("the processors"))?;
+            let deadline = Deadline::after(DEVICE_WAIT);
+            Ok(machine::bring_online(Path::new("/"), cpus, request.cpu_only, events, deadline).await?)
+        };
+        empty(call("OnlineCPUMem", work).await)
+    }
+
+    async fn mem_hotplug_by_probe(
+        &self,
+        _: &TtrpcContext,
+        request: MemHotplugByProbeRequest,
+    ) -> ttrpc::Result<Empty> {
+        let work = move || Ok(machine::probe_memory(Path::new("/"), &request.mem_hotplug_probe_addr)?);
+        empty(blocking("MemHotplugByProbe", work).await)
+    }
+
+    async fn set_guest_date_time(
+        &self,
+        _: &TtrpcContext,
+        request: SetGuestDateTimeRequest,
+    ) -> ttrpc::Result<Empty> {
+        empty(blocking("SetGuestDateTime", move || machine::set_clock(&request)).await)
+    }
+
+    async fn reseed_random_dev(
+        &self,
+        _: &TtrpcContext,
+        request: ReseedRandomDevRequest,
+    ) -> ttrpc::Result<Empty> {
+        empty(blocking("ReseedRandomDev", move || machine::reseed(&request.data)).await)
+    }
+
+    async fn copy_file(&self, _: &TtrpcContext, request: CopyFileRequest) -> ttrpc::Result<Empty> {
+        empty(blocking("CopyFile", move || Ok(machine::copy_file(Path::new("/"), &request)?)).await)
+    }
+
+    async fn add_swap(&self, _: &TtrpcContext, request: AddSwapRequest) -> ttrpc::Result<Empty> {
+        let guest = self.0.clone();
+        let work = async move {
+            let device = machine::swap_device(&request.pci_path)?;
+            let deadline = Deadline::after(DEVICE_WAIT);
+            let device = wait_for_block(Path::new("/"), &device, guest.events(), deadline).await?;
+            tokio::task::spawn_blocking(move || machine::add_swap(&device))
+                .await
+                .unwrap_or(Err(CallError::Panicked))
+        };
+        empty(call("AddSwap", work).await)
+    }
+
+    async fn add_swap_path(&self, _: &TtrpcContext, request: AddSwapPathRequest) -> ttrpc::Result<Empty> {
+        empty(blocking("AddSwapPath", move || machine::add_swap(Path::new(&request.path))).await)
+    }
+
+    async fn get_volume_stats(
+        &self,
+        _: &TtrpcContext,
+        request: VolumeStatsRequest,
+    ) -> ttrpc::Result<VolumeStatsResponse> {
+        blocking("GetVolumeStats", move || Ok(machine::stats(&request.volume_guest_path)?)).await
+    }
+
+    async fn resize_volume(&self, _: &TtrpcContext, request: ResizeVolumeRequest) -> ttrpc::Result<Empty> {
+        let work = move || Ok(machine::resize(&request.volume_guest_path, request.size)?);
+        empty(blocking("ResizeVolume", work).await)
+    }
+
+    async fn get_metrics(&self, _: &TtrpcContext, _: GetMetricsRequest) -> ttrpc::Result<Metrics> {
+        let metrics = || Ok(Metrics { metrics: machine::metrics(Path::new("/proc")), ..Default::default() });
+        blocking("GetMetrics", metrics).await
+    }
+
+    async fn get_diagnostic_data(
+        &self,
+        _: &TtrpcContext,
+        request: GetDiagnosticDataRequest,
+    ) -> ttrpc::Result<GetDiagnosticDataResponse> {
+        let guest = self.0.clone();
+        let work = move || {
+            if request.log_type != "termination_log" {
+                return Err(CallError::LogType(request.log_type.chars().take(200).collect()));
+            }
+            let data = guest.container(&request.container_id)?.termination_log()?;
+            Ok(GetDiagnosticDataResponse { data, ..Default::default() })
+        };
+        blocking("GetDiagnosticData", work).await
+    }
+
+    async fn update_interface(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateInterfaceRequest,
+    ) -> ttrpc::Result<Interface> {
+        let guest = self.0.clone();
+        call("UpdateInterface", async move {
+            let modules = guest.modules().clone();
+            tokio::task::spawn_blocking(move || network::load_drivers(&modules))
+                .await
+                .map_err(|_| CallError::Panicked)??;
+            let deadline = Deadline::after(DEVICE_WAIT);
+            Ok(network::update_interface(&request.interface, guest.events(), deadline).await?)
+        })
+        .await
+    }
+
+    async fn list_interfaces(&self, _: &TtrpcContext, _: ListInterfacesRequest) -> ttrpc::Result<Interfaces> {
+        let list = || Ok(Interfaces { interfaces: network::list_interfaces()?, ..Default::default() });
+        blocking("ListInterfaces", list).await
+    }
+
+    async fn update_routes(&self, _: &TtrpcContext, request: UpdateRoutesRequest) -> ttrpc::Result<Routes> {
+        let work = move || {
+            Ok(Routes { routes: network::update_routes(&request.routes.routes)?, ..Default::default() })
+        };
+        blocking("UpdateRoutes", work).await
+    }
+
+    async fn list_routes(&self, _: &TtrpcContext, _: ListRoutesRequest) -> ttrpc::Result<Routes> {
+        let list = || Ok(Routes { routes: network::list_routes()?, ..Default::default() });
+        blocking("ListRoutes", list).await
+    }
+
+    async fn add_arp_neighbors(
+        &self,
+        _: &TtrpcContext,
+        request: AddARPNeighborsRequest,
+    ) -> ttrpc::Result<Empty> {
+        let work = move || Ok(network::add_neighbours(&request.neighbors.arp_neighbors)?);
+        empty(blocking("AddARPNeighbors", work).await)
+    }
+
+    async fn get_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        request: GetIPTablesRequest,
+    ) -> ttrpc::Result<GetIPTablesResponse> {
+        let guest = self.0.clone();
+        call("GetIPTables", async move {
+            let data = network::get_iptables(guest.reaper(), request.is_ipv6).await?;
+            Ok(GetIPTablesResponse { data, ..Default::default() })
+        })
+        .await
+    }
+
+    async fn set_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        request: SetIPTablesRequest,
+    ) -> ttrpc::Result<SetIPTablesResponse> {
+        let guest = self.0.clone();
+        call("SetIPTables", async move {
+            let data = network::set_iptables(guest.reaper(), request.is_ipv6, &request.data).await?;
+            Ok(SetIPTablesResponse { data, ..Default::default() })
+        })
+        .await
+    }
 }
 
 fn empty(result: ttrpc::Result<()>) -> ttrpc::Result<Empty> {
@@ -248,25 +440,4 @@ async fn read(
         container.forget_if_done(&process);
     }
     Ok(ReadStreamResponse { data, ..Default::default() })
-}
-
-fn guest_details(request: &GuestDetailsRequest) -> GuestDetailsResponse {
-    const MEMORY: &str = "/sys/devices/system/memory";
-    let block_size = || {
-        let text = std::fs::read_to_string(format!("{MEMORY}/block_size_bytes")).ok()?;
-        u64::from_str_radix(text.trim(), 16).ok()
-    };
-    let details = AgentDetails {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        init_daemon: std::process::id() == 1,
-        storage_handlers: StorageSpec::DRIVERS.map(str::to_owned).to_vec(),
-        supports_seccomp: crate::SUPPORTS_SECCOMP,
-        ..Default::default()
-    };
-    GuestDetailsResponse {
-        mem_block_size_bytes: request.mem_block_size.then(block_size).flatten().unwrap_or_default(),
-        support_mem_hotplug_probe: request.mem_hotplug_probe && Path::new(MEMORY).join("probe").exists(),
-        agent_details: Some(details).into(),
-        ..Default::default()
-    }
 }

@@ -20,6 +20,15 @@ pub fn server(guest: Guest) -> Server {
         .register_service(health_ttrpc::create_health(Arc::new(health::Health)))
 }
 
+/// As [`call`], for work that waits for the kernel and not for events.
+async fn blocking<T: Send + 'static>(
+    method: &'static str,
+    work: impl FnOnce() -> Result<T, CallError> + Send + 'static,
+) -> ttrpc::Result<T> {
+    call(method, async move { tokio::task::spawn_blocking(work).await.unwrap_or(Err(CallError::Panicked)) })
+        .await
+}
+
 /// Serves a call in a task of its own: a host that goes away does not stop it half-way, and a panic
 /// ends this call only.
 async fn call<T: Send + 'static>(

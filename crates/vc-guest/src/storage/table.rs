@@ -1,56 +1,27 @@
 //! The mounted storages of the sandbox, counted by their users.
 
-use super::directories::Directories;
-use super::overlay::{self, LowerdirError};
-use super::request::{Driver, InvalidStorage, StorageSpec};
-use crate::block::{BlockError, wait_for_block};
+use super::error::StorageError;
+use super::layers::Layer;
+use super::made::Made;
+use super::mounting::Mounting;
+use super::overlay;
+use super::request::{Driver, StorageSpec};
+use crate::block::wait_for_block;
+use crate::log::chain;
 use crate::modules::ModuleLoader;
-use crate::mount::{Mount, unmount};
 use crate::mount_options::MountOptions;
-use crate::uevent::BlockEvents;
+use crate::uevent::DeviceEvents;
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vc_agent_protocol::agent;
 use vc_types::{Deadline, GuestPath};
 
 /// How long a plugged device may take to appear.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
-
-/// Why a request's storages are not mounted.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// The request cannot be served.
-    #[error("cannot use the storage for {0:?}")]
-    Invalid(String, #[source] InvalidStorage),
-    /// A device did not come.
-    #[error("cannot mount the storage at {0}")]
-    Block(GuestPath, #[source] BlockError),
-    /// An overlay does not stand on its request's layers.
-    #[error("cannot mount the overlay at {0}")]
-    Lowerdir(GuestPath, #[source] LowerdirError),
-    /// A directory or link cannot be made.
-    #[error("cannot make {0:?}")]
-    Directory(PathBuf, #[source] std::io::Error),
-    /// The kernel refuses the mount.
-    #[error("cannot mount {fs_type} from {source_name:?} at {mount_point}")]
-    Mount {
-        /// The file system.
-        fs_type: String,
-        /// The device or directory.
-        source_name: String,
-        /// Where.
-        mount_point: GuestPath,
-        /// Why.
-        #[source]
-        errno: Errno,
-    },
-    /// A storage cannot be unmounted.
-    #[error("cannot unmount the storage at {0}")]
-    Unmount(GuestPath, #[source] Errno),
-}
 
 /// The mounted storages.
 #[derive(Clone, Debug)]
@@ -59,41 +30,48 @@ pub struct StorageTable(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     modules: Arc<ModuleLoader>,
-    events: BlockEvents,
-    mounted: Mutex<HashMap<GuestPath, Mounted>>,
+    events: DeviceEvents,
+    mounted: Mutex<HashMap<GuestPath, Arc<Slot>>>,
 }
 
-#[derive(Debug)]
+/// One mount point. Whoever mounts or unmounts there locks it, so that nobody waits for other mount points.
+#[derive(Debug, Default)]
+struct Slot(Mutex<Mounted>);
+
+#[derive(Debug, Default)]
 struct Mounted {
     users: usize,
-    made: Directories,
+    made: Made,
+    /// A directory of the host, whose contents are the host's.
+    is_share: bool,
+    /// No longer in the table; whoever still holds it looks there again.
+    is_gone: bool,
 }
 
 impl StorageTable {
     /// An empty table; file systems come from `modules`, devices are announced by `events`.
-    pub fn new(modules: Arc<ModuleLoader>, events: BlockEvents) -> Self {
+    pub fn new(modules: Arc<ModuleLoader>, events: DeviceEvents) -> Self {
         Self(Arc::new(Inner { modules, events, mounted: Mutex::default() }))
     }
 
-    /// Mounts the storages of one request in order and gives their mount points, to be released in
-    /// the opposite order. A mount point in use already gets one more user.
+    /// Mounts the storages that `owner`, a container or the sandbox, asks for in one request, in their
+    /// order, and gives their mount points, to be released in the opposite order. A mount point in use
+    /// already gets one more user.
     ///
     /// # Errors
     /// [`StorageError`] of the first storage that fails; those before it are released again.
-    pub async fn add(&self, wire: &[agent::Storage]) -> Result<Vec<GuestPath>, StorageError> {
-        let specs = wire.iter().map(|wire| {
-            StorageSpec::from_wire(wire)
-                .map_err(|error| StorageError::Invalid(wire.mount_point.clone(), error))
-        });
-        let specs = specs.collect::<Result<Vec<_>, _>>()?;
-        check_overlays(&specs)?;
+    pub async fn add(&self, owner: &str, wire: &[agent::Storage]) -> Result<Vec<GuestPath>, StorageError> {
+        let specs = parse(wire)?;
+        self.check_overlays(&specs)?;
         let mut added = Vec::new();
-        for spec in &specs {
-            match self.add_one(spec).await {
-                Ok(()) => added.push(spec.mount_point.clone()),
+        for spec in specs {
+            let mount_point = spec.mount_point.clone();
+            match self.add_one(owner.to_owned(), spec).await {
+                Ok(()) => added.push(mount_point),
                 Err(error) => {
-                    for undo in self.release(added) {
-                        tracing::warn!(error = crate::log::chain(&undo), "undo failed");
+                    let table = self.clone();
+                    for undo in blocking(move || table.release(added)).await {
+                        tracing::warn!(error = chain(&undo), "undo failed");
                     }
                     return Err(error);
                 }
@@ -106,144 +84,146 @@ impl StorageTable {
     /// users. Goes on after an error and gives all of them.
     pub fn release(&self, mount_points: Vec<GuestPath>) -> Vec<StorageError> {
         let mut errors = Vec::new();
-        let mut table = self.lock();
         for mount_point in mount_points.into_iter().rev() {
-            let Some(mounted) = table.get_mut(&mount_point) else { continue };
-            mounted.users -= 1;
-            if mounted.users > 0 {
-                continue;
+            let Some(slot) = self.table().get(&mount_point).cloned() else { continue };
+            let mut mounted = slot.lock();
+            mounted.users = mounted.users.saturating_sub(1);
+            if mounted.users == 0 {
+                errors.extend(std::mem::take(&mut mounted.made).undo());
+                self.remove(&mount_point, &mut mounted);
             }
-            match unmount(Path::new(mount_point.as_str())) {
-                Ok(()) => mounted.made.remove(),
-                Err(errno) => errors.push(StorageError::Unmount(mount_point.clone(), errno)),
-            }
-            table.remove(&mount_point);
         }
         errors
     }
 
-    async fn add_one(&self, spec: &StorageSpec) -> Result<(), StorageError> {
-        if self.add_user(&spec.mount_point) {
-            return Ok(());
-        }
-        let source = match &spec.driver {
-            Driver::Block(path) => {
-                let deadline = Deadline::after(DEVICE_WAIT);
-                let device = wait_for_block(Path::new("/"), path, self.0.events.clone(), deadline);
-                let device = device.await.map_err(|e| StorageError::Block(spec.mount_point.clone(), e))?;
-                device.display().to_string()
-            }
-            Driver::Bind(path) => path.to_string(),
-            Driver::Overlay => "overlay".to_owned(),
-            Driver::Ephemeral => "tmpfs".to_owned(),
-        };
-        let (table, spec) = (self.clone(), spec.clone());
-        match tokio::task::spawn_blocking(move || table.mount(&spec, &source)).await {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+    /// Changes the options of memory that is mounted, such as its size.
+    ///
+    /// # Errors
+    /// [`StorageError`] of the first storage that is not memory, is not mounted, or that the kernel refuses.
+    pub fn update(&self, wire: &[agent::Storage]) -> Result<(), StorageError> {
+        parse(wire)?.iter().try_for_each(|spec| self.update_one(spec))
     }
 
-    fn add_user(&self, mount_point: &GuestPath) -> bool {
-        let mut table = self.lock();
-        let mounted = table.get_mut(mount_point);
-        mounted.map(|mounted| mounted.users += 1).is_some()
-    }
-
-    /// Holds the table while it mounts, so that two requests never mount one mount point twice.
-    fn mount(&self, spec: &StorageSpec, source: &str) -> Result<(), StorageError> {
-        let mut table = self.lock();
-        if let Some(mounted) = table.get_mut(&spec.mount_point) {
-            mounted.users += 1;
-            return Ok(());
+    fn update_one(&self, spec: &StorageSpec) -> Result<(), StorageError> {
+        let is_mounted = self.table().contains_key(&spec.mount_point);
+        if !is_mounted || spec.driver != Driver::Memory {
+            return Err(StorageError::NotMounted(spec.mount_point.clone()));
         }
-        let mut made = Directories::default();
-        let result = self.create_and_mount(spec, source, &mut made);
-        match result {
-            Ok(()) => drop(table.insert(spec.mount_point.clone(), Mounted { users: 1, made })),
-            Err(_) => made.remove(),
-        }
-        result
-    }
-
-    fn create_and_mount(
-        &self,
-        spec: &StorageSpec,
-        source: &str,
-        made: &mut Directories,
-    ) -> Result<(), StorageError> {
-        for directory in &spec.directories {
-            made.make_tree(Path::new(directory.as_str()))?;
-        }
-        let target = Path::new(spec.mount_point.as_str());
-        if matches!(spec.driver, Driver::Bind(_)) && Path::new(source).is_file() {
-            made.make_file(target)?;
-        } else {
-            made.make(target)?;
-        }
-        let overlay_names;
-        let options = match spec.driver {
-            Driver::Overlay if !overlay::fits(&spec.options) => {
-                overlay_names = ShortNames::new(&spec.options)?;
-                MountOptions::parse(overlay_names.options.iter().map(String::as_str))
+        let MountOptions { flags, data, .. } = MountOptions::parse(spec.options.iter().map(String::as_str));
+        let (none, flags): (Option<&str>, _) = (None, flags | MsFlags::MS_REMOUNT);
+        mount(none, spec.mount_point.as_str(), none, flags, Some(data.as_str())).map_err(|errno| {
+            StorageError::Mount {
+                fs_type: "tmpfs".to_owned(),
+                source_name: "tmpfs".to_owned(),
+                mount_point: spec.mount_point.as_str().into(),
+                errno,
             }
-            Driver::Bind(_) => {
-                MountOptions::parse(["bind"].into_iter().chain(spec.options.iter().map(String::as_str)))
-            }
-            Driver::Block(_) | Driver::Overlay | Driver::Ephemeral => {
-                MountOptions::parse(spec.options.iter().map(String::as_str))
-            }
-        };
-        let fs_type = if spec.driver == Driver::Overlay { "overlay" } else { &spec.fs_type };
-        let mount = Mount { source, target, fs_type, options };
-        mount.make(&self.0.modules).map_err(|errno| StorageError::Mount {
-            fs_type: fs_type.to_owned(),
-            source_name: source.to_owned(),
-            mount_point: spec.mount_point.clone(),
-            errno,
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<GuestPath, Mounted>> {
+    async fn add_one(&self, owner: String, spec: StorageSpec) -> Result<(), StorageError> {
+        let is_mounted = self.table().contains_key(&spec.mount_point);
+        let devices = if is_mounted { Vec::new() } else { self.devices(&spec).await? };
+        let deadline = Deadline::after(DEVICE_WAIT);
+        let mut events = self.0.events.clone();
+        let spec = Arc::new(spec);
+        loop {
+            // Subscribed before it is tried, so that no event is lost in between.
+            events.mark_seen();
+            let (table, owner, spec, devices) =
+                (self.clone(), owner.clone(), Arc::clone(&spec), devices.clone());
+            let is_share = matches!(spec.driver, Driver::VirtioFs(_));
+            match blocking(move || table.mount(&owner, &spec, &devices)).await {
+                // The kernel knows no share of this tag: it may be plugged just now.
+                Err(StorageError::Mount { errno: Errno::EINVAL, .. })
+                    if is_share
+                        && tokio::time::timeout(deadline.remaining(), events.changed()).await.is_ok() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits for the devices of a storage.
+    async fn devices(&self, spec: &StorageSpec) -> Result<Vec<PathBuf>, StorageError> {
+        let deadline = Deadline::after(DEVICE_WAIT);
+        let mut devices = Vec::new();
+        for Layer { source, .. } in spec.layers() {
+            let (modules, wanted) = (Arc::clone(&self.0.modules), source.address.modules());
+            blocking(move || modules.load_if_known(wanted)).await?;
+            let device = wait_for_block(Path::new("/"), source, self.0.events.clone(), deadline).await;
+            devices.push(device.map_err(|error| StorageError::Block(spec.mount_point.clone(), error))?);
+        }
+        Ok(devices)
+    }
+
+    fn mount(&self, owner: &str, spec: &StorageSpec, devices: &[PathBuf]) -> Result<(), StorageError> {
+        loop {
+            let slot = Arc::clone(self.table().entry(spec.mount_point.clone()).or_default());
+            let mut mounted = slot.lock();
+            if mounted.is_gone {
+                continue;
+            }
+            if mounted.users == 0 {
+                let mounting = Mounting { modules: &self.0.modules, owner, devices };
+                let mut made = Made::default();
+                if let Err(error) = mounting.mount(spec, &mut made) {
+                    for undo in made.undo() {
+                        tracing::warn!(error = chain(&undo), "undo failed");
+                    }
+                    self.remove(&spec.mount_point, &mut mounted);
+                    return Err(error);
+                }
+                mounted.made = made;
+                mounted.is_share = matches!(spec.driver, Driver::VirtioFs(_));
+            }
+            mounted.users += 1;
+            return Ok(());
+        }
+    }
+
+    /// Layers out == layers in: every overlay stands on storages that come before it in its request,
+    /// or on directories that the host shares.
+    fn check_overlays(&self, specs: &[StorageSpec]) -> Result<(), StorageError> {
+        let slots: Vec<_> =
+            self.table().iter().map(|(path, slot)| (path.clone(), Arc::clone(slot))).collect();
+        let shares: Vec<_> = slots.into_iter().filter(|(_, slot)| slot.lock().is_share).collect();
+        let mut shares: BTreeSet<_> = shares.iter().map(|(path, _)| path).collect();
+        let mut before = BTreeSet::new();
+        for spec in specs {
+            match spec.driver {
+                Driver::Overlay { .. } => overlay::check_lowerdirs(&spec.options, &before, &shares)
+                    .map_err(|error| StorageError::Lowerdir(spec.mount_point.clone(), error))?,
+                Driver::VirtioFs(_) => drop(shares.insert(&spec.mount_point)),
+                _ => {}
+            }
+            before.insert(&spec.mount_point);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, mount_point: &GuestPath, mounted: &mut Mounted) {
+        mounted.is_gone = true;
+        self.table().remove(mount_point);
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<GuestPath, Arc<Slot>>> {
         self.0.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// D1: layers out == layers in. Every overlay stands on storages that come before it.
-fn check_overlays(specs: &[StorageSpec]) -> Result<(), StorageError> {
-    let mut before = BTreeSet::new();
-    for spec in specs {
-        if spec.driver == Driver::Overlay {
-            overlay::check_lowerdirs(&spec.options, &before)
-                .map_err(|error| StorageError::Lowerdir(spec.mount_point.clone(), error))?;
-        }
-        before.insert(&spec.mount_point);
-    }
-    Ok(())
-}
-
-/// The links of an overlay mount, gone when dropped.
-struct ShortNames {
-    directory: PathBuf,
-    options: Vec<String>,
-}
-
-impl ShortNames {
-    fn new(options: &[String]) -> Result<Self, StorageError> {
-        // The table is locked, so one name is enough.
-        let directory = PathBuf::from("/run/overlay");
-        let failed = |error| StorageError::Directory(directory.clone(), error);
-        std::fs::create_dir(&directory).map_err(failed)?;
-        let mut names = Self { directory: directory.clone(), options: Vec::new() };
-        names.options = overlay::with_short_names(options, &directory).map_err(failed)?;
-        Ok(names)
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Mounted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for ShortNames {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            tracing::warn!(directory = ?self.directory, %error, "cannot remove");
-        }
+fn parse(wire: &[agent::Storage]) -> Result<Vec<StorageSpec>, StorageError> {
+    StorageSpec::all_from_wire(wire).map_err(|(mount_point, error)| StorageError::Invalid(mount_point, error))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

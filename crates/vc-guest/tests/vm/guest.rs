@@ -15,11 +15,11 @@ use ttrpc::context::{Context, with_duration};
 use vc_agent::{Connect, Connector};
 use vc_agent_protocol::agent_ttrpc::AgentServiceClient;
 use vc_agent_protocol::{agent, oci};
-use vc_device::{Access, BlockSpec};
+use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::{Qemu, QemuMachine};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{AgentAddress, Deadline, HostPath, PciPath};
+use vc_types::{AgentAddress, Deadline, HostPath};
 
 /// Generous: emulation on a busy machine.
 const WAIT: Duration = Duration::from_secs(120);
@@ -32,7 +32,7 @@ pub(crate) struct Guest {
     machine: QemuMachine,
     pub(crate) calls: AgentServiceClient,
     pub(crate) streams: AgentServiceClient,
-    disk: PciPath,
+    disk: GuestLocation,
     leftovers: Leftovers,
     _layers: Layers,
 }
@@ -73,7 +73,7 @@ impl Guest {
         drop(Connector::at_once().connect(&address, Deadline::after(WAIT)).await.unwrap());
         let file = std::fs::File::open(&busybox).unwrap().into();
         let disk = BlockSpec::new("busybox".parse().unwrap(), file, path(&busybox), Access::ReadOnly);
-        let disk = machine.plug_block(&disk, Deadline::after(WAIT)).await.unwrap();
+        let disk = machine.plug(&disk.into(), Deadline::after(WAIT)).await.unwrap();
         let (calls, streams) = (dial(&address).await, dial(&address).await);
         let guest = Self {
             machine,

@@ -1,5 +1,7 @@
 //! What can go wrong with devices.
 
+use std::io;
+
 use vc_device::PortError;
 use vc_types::DeviceId;
 
@@ -9,7 +11,7 @@ use crate::MachineExit;
 /// Why a device could not be plugged.
 #[derive(Debug, thiserror::Error)]
 pub enum PlugError {
-    /// No port for it, or its name is taken.
+    /// No place for it, or its name is taken.
     #[error("device {device} cannot be plugged")]
     Port {
         /// The device.
@@ -17,6 +19,25 @@ pub enum PlugError {
         /// Why.
         #[source]
         source: PortError,
+    },
+    /// No machine of this kind takes such a device.
+    #[error("device {device} cannot be plugged: {reason}")]
+    Unsupported {
+        /// The device.
+        device: DeviceId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A step on the host failed.
+    #[error("could not {step} for device {device}")]
+    Host {
+        /// The device.
+        device: DeviceId,
+        /// The step.
+        step: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The hypervisor refused.
     #[error("the hypervisor refused to {step} for device {device}")]
@@ -30,7 +51,7 @@ pub enum PlugError {
         source: Cause,
     },
     /// A command had no answer in time, so nobody knows whether the device is plugged. It keeps its
-    /// port; unplug it.
+    /// place; unplug it.
     #[error("the hypervisor did not answer in time to {step} for device {device}")]
     Unknown {
         /// The device.
@@ -59,6 +80,12 @@ pub enum UnplugError {
         /// Why.
         #[source]
         source: PortError,
+    },
+    /// The guest does not run, so that it cannot let go of the device. It will once it is resumed.
+    #[error("the guest is paused and cannot release device {device}: resume it")]
+    GuestPaused {
+        /// The device.
+        device: DeviceId,
     },
     /// The guest did not let go of the device in time.
     #[error("the guest did not release device {device} in time")]

@@ -1,14 +1,14 @@
 //! The devices of a fake machine.
 
-use vc_device::BlockSpec;
-use vc_types::{Deadline, DeviceId, PciPath};
+use vc_device::{DeviceSpec, GuestLocation, PortWish};
+use vc_types::{Deadline, DeviceId};
 
 use super::{FakeMachine, Fault};
 use crate::{Hotplug, PlugError, UnplugError};
 
 impl Hotplug for FakeMachine {
-    async fn plug_block(&self, spec: &BlockSpec, deadline: Deadline) -> Result<PciPath, PlugError> {
-        let device = spec.id.clone();
+    async fn plug(&self, spec: &DeviceSpec, deadline: Deadline) -> Result<GuestLocation, PlugError> {
+        let device = spec.id().clone();
         let fault = self.hypervisor.call();
         if fault == Some(Fault::Die) {
             self.die();
@@ -20,14 +20,20 @@ impl Hotplug for FakeMachine {
             let source = "fault asked for".into();
             return Err(PlugError::Refused { device, step: "plug", source });
         }
-        let taken = self.ports().take(&device);
-        let port = taken.map_err(|source| PlugError::Port { device: device.clone(), source })?;
+        let taken = match spec.port_wish() {
+            PortWish::Disk => self.topology().take_for_disk(&device),
+            PortWish::Port(kind) => self.topology().take(&device, kind),
+            PortWish::Nothing => {
+                return Err(PlugError::Unsupported { device, reason: "the fake has no such devices" });
+            }
+        };
+        let place = taken.map_err(|source| PlugError::Port { device: device.clone(), source })?;
         self.publish_devices();
         if fault == Some(Fault::Hang) {
             tokio::time::sleep(deadline.remaining()).await;
             return Err(PlugError::Unknown { device, step: "plug" });
         }
-        Ok(port.device_path())
+        Ok(place.guest_location())
     }
 
     async fn unplug(&self, id: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
@@ -47,7 +53,7 @@ impl Hotplug for FakeMachine {
             }
             Some(Fault::Die) | None => {}
         }
-        let given = self.ports().give_back(id);
+        let given = self.topology().give_back(id);
         given.map_err(|source| UnplugError::NotPlugged { device, source })?;
         self.publish_devices();
         Ok(())

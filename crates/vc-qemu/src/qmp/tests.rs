@@ -172,7 +172,8 @@ async fn a_descriptor_travels_with_its_command() {
     let sent = tokio::spawn({
         let file = Arc::new(file.try_clone().unwrap());
         async move {
-            qmp.execute_with_file(qapi::qmp::add_fd { fdset_id: Some(3), opaque: None }, file, soon()).await
+            let command = Command::new("add-fd", serde_json::json!({"fdset-id": 3}));
+            qmp.pipeline(vec![Command { file: Some(file), ..command }], soon()).await
         }
     });
     let mut stream = peer.stream.into_inner();
@@ -201,5 +202,5 @@ async fn a_descriptor_travels_with_its_command() {
     };
     assert_eq!(inode(fd), inode(file.as_raw_fd()));
     stream.write_all(b"{\"return\": {\"fd\": 9, \"fdset-id\": 3}, \"id\": 1}\n").await.unwrap();
-    assert_eq!(sent.await.unwrap().unwrap().fdset_id, 3);
+    assert_eq!(sent.await.unwrap()[0].as_ref().unwrap()["fdset-id"], 3);
 }

@@ -1,26 +1,56 @@
-//! Block devices by PCI path: looked up in sysfs, awaited by the kernel's events.
+//! Block devices: looked up in sysfs, awaited by the kernel's events.
 
-use crate::uevent::BlockEvents;
+mod address;
+
+pub use address::{BlockAddress, DeviceName, InvalidAddress, ScsiAddress};
+
+use crate::uevent::DeviceEvents;
+use address::children;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use vc_types::{Deadline, PciPath, PciSlot};
+use vc_types::Deadline;
+
+/// A whole disk, or one of its partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockSource {
+    /// The disk.
+    pub address: BlockAddress,
+    /// The partition's number in the disk's table; the whole disk when there is none.
+    pub partition: Option<NonZeroU32>,
+}
+
+impl From<BlockAddress> for BlockSource {
+    fn from(address: BlockAddress) -> Self {
+        Self { address, partition: None }
+    }
+}
+
+impl std::fmt::Display for BlockSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.partition {
+            Some(number) => write!(f, "{}, partition {number}", self.address),
+            None => self.address.fmt(f),
+        }
+    }
+}
 
 /// No block device where one should be.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
     /// The device did not come in time.
-    #[error("no block device came at PCI path {0}: is it plugged, and is its driver in the guest image?")]
-    Absent(PciPath),
+    #[error("no block device came at {0}: is it plugged, and is its driver in the guest image?")]
+    Absent(BlockSource),
     /// The device is there, but has no node.
-    #[error("the block device at PCI path {path} ({device:?}) has no node in /dev")]
+    #[error("the block device at {source_name} ({device:?}) has no node in /dev")]
     Nodeless {
         /// Where the device is.
-        path: PciPath,
+        source_name: BlockSource,
         /// Its directory in sysfs.
         device: PathBuf,
     },
 }
 
-/// Waits until a block device is at `path` and gives its device node, such as `/dev/vda`.
+/// Waits until a block device is at `source` and gives its device node, such as `/dev/vda`.
 ///
 /// `root` is where `sys` and `dev` are mounted. The directory in sysfs comes first, then the node, then
 /// the event; so a device without its node is one that is still coming.
@@ -32,20 +62,20 @@ pub enum BlockError {
 /// Dropping the future leaves nothing behind.
 pub async fn wait_for_block(
     root: &Path,
-    path: &PciPath,
-    mut events: BlockEvents,
+    source: &BlockSource,
+    mut events: DeviceEvents,
     deadline: Deadline,
 ) -> Result<PathBuf, BlockError> {
     let mut late = false;
     loop {
-        let device = find(root, path);
+        let device = find(root, source);
         if let Some(node) = device.as_deref().and_then(|device| node(root, device)) {
             return Ok(node);
         }
         if late {
             return Err(match device {
-                None => BlockError::Absent(path.clone()),
-                Some(device) => BlockError::Nodeless { path: path.clone(), device },
+                None => BlockError::Absent(source.clone()),
+                Some(device) => BlockError::Nodeless { source_name: source.clone(), device },
             });
         }
         // After the deadline it looks once more, in case the event was lost.
@@ -53,21 +83,15 @@ pub async fn wait_for_block(
     }
 }
 
-/// The directory of the block device in sysfs: `…/virtioN/block/vdX` below the PCI device.
-fn find(root: &Path, path: &PciPath) -> Option<PathBuf> {
-    let mut device = root.join("sys/devices/pci0000:00");
-    for slot in path.slots() {
-        device = children(&device).find(|child| is_slot(child, *slot))?;
-    }
-    let function = children(&device).find(|child| file_name(child).starts_with("virtio"))?;
-    children(&function.join("block")).next()
-}
-
-/// Whether a directory of sysfs, named `domain:bus:device.function`, is in this slot of its bus.
-fn is_slot(directory: &Path, slot: PciSlot) -> bool {
-    let wanted = format!("{:02x}.{:x}", slot.device(), slot.function());
-    let name = file_name(directory);
-    name.len() == "0000:00:00.0".len() && name.rsplit(':').next() == Some(&wanted)
+/// The directory in sysfs of the disk, or of its partition: a directory below it whose file `partition` has the number.
+fn find(root: &Path, source: &BlockSource) -> Option<PathBuf> {
+    let disk = source.address.find(root)?;
+    let Some(number) = source.partition else { return Some(disk) };
+    let is_wanted = |child: &PathBuf| {
+        let text = std::fs::read_to_string(child.join("partition"));
+        text.is_ok_and(|text| text.trim().parse() == Ok(number))
+    };
+    children(&disk).find(is_wanted)
 }
 
 /// The device's node below `dev`, once it is there: `DEVNAME` of its `uevent` file names it.
@@ -79,14 +103,6 @@ fn node(root: &Path, device: &Path) -> Option<PathBuf> {
     (plain && node.exists()).then_some(node)
 }
 
-fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
-}
-
-fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
-    path.file_name().unwrap_or_default().to_string_lossy()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +112,10 @@ mod tests {
     /// A root port in slot 5 and one in slot 8.1, as q35 with qboot numbers their buses.
     const PORTS: [(&str, &str, &str); 2] =
         [("0000:00:05.0/0000:08:00.0", "virtio3", "vdb"), ("0000:00:08.1/0000:20:00.0", "virtio4", "vda")];
+
+    fn disk(path: &str) -> BlockSource {
+        BlockAddress::Pci(path.parse().unwrap()).into()
+    }
 
     fn plug(root: &Path, port: (&str, &str, &str)) {
         announce(root, port);
@@ -121,9 +141,9 @@ mod tests {
         }
         let (_sender, receiver) = watch::channel(0);
         for (path, node) in [("05/00", "dev/vdb"), ("08.1/00", "dev/vda")] {
-            let events = BlockEvents::from_receiver(receiver.clone());
+            let events = DeviceEvents::from_receiver(receiver.clone());
             let deadline = Deadline::after(Duration::ZERO);
-            let found = wait_for_block(root.path(), &path.parse().unwrap(), events, deadline).await;
+            let found = wait_for_block(root.path(), &disk(path), events, deadline).await;
             assert_eq!(found.unwrap(), root.path().join(node));
         }
     }
@@ -134,9 +154,9 @@ mod tests {
         let (sender, receiver) = watch::channel(0);
         let directory = root.path().to_owned();
         let waiter = tokio::spawn(async move {
-            let events = BlockEvents::from_receiver(receiver);
+            let events = DeviceEvents::from_receiver(receiver);
             let deadline = Deadline::after(Duration::from_secs(60));
-            wait_for_block(&directory, &"05/00".parse().unwrap(), events, deadline).await
+            wait_for_block(&directory, &disk("05/00"), events, deadline).await
         });
         // An event of another device, then one while the node is still to come, then the right one.
         sender.send_modify(|count| *count += 1);
@@ -149,14 +169,37 @@ mod tests {
         assert_eq!(waiter.await.unwrap().unwrap(), root.path().join("dev/vdb"));
     }
 
+    #[tokio::test]
+    async fn a_partition_is_found_by_its_number_whatever_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        plug(root.path(), PORTS[0]);
+        let (pci, virtio, name) = PORTS[0];
+        let directory =
+            root.path().join("sys/devices/pci0000:00").join(pci).join(virtio).join("block").join(name);
+        for (name, number) in [("vdb1", 2), ("vdb2", 1), ("vdb3", 12)] {
+            let partition = directory.join(name);
+            std::fs::create_dir_all(&partition).unwrap();
+            std::fs::write(partition.join("partition"), format!("{number}\n")).unwrap();
+            std::fs::write(partition.join("uevent"), format!("DEVNAME={name}\nPARTN={number}\n")).unwrap();
+            make_node(root.path(), name);
+        }
+        let (_sender, receiver) = watch::channel(0);
+        for (number, want) in [(1, Some("vdb2")), (2, Some("vdb1")), (3, None)] {
+            let source = BlockSource { partition: NonZeroU32::new(number), ..disk("05/00") };
+            let events = DeviceEvents::from_receiver(receiver.clone());
+            let found = wait_for_block(root.path(), &source, events, Deadline::after(Duration::ZERO)).await;
+            assert_eq!(found.ok(), want.map(|name| root.path().join("dev").join(name)), "{number}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_never_comes_is_an_error_that_names_its_path() {
         let root = tempfile::tempdir().unwrap();
         let (_sender, receiver) = watch::channel(0);
-        let events = BlockEvents::from_receiver(receiver);
+        let events = DeviceEvents::from_receiver(receiver);
         let deadline = Deadline::after(Duration::from_secs(10));
-        let path: PciPath = "05/00".parse().unwrap();
-        let error = wait_for_block(root.path(), &path, events, deadline).await.unwrap_err();
-        assert!(matches!(error, BlockError::Absent(absent) if absent == path));
+        let source = disk("05/00");
+        let error = wait_for_block(root.path(), &source, events, deadline).await.unwrap_err();
+        assert!(matches!(error, BlockError::Absent(absent) if absent == source));
     }
 }

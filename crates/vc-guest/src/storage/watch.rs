@@ -1,0 +1,300 @@
+//! Directories whose changes containers can watch.
+//!
+//! A share of the host tells nobody in the guest of a change. So a small directory is copied to memory,
+//! and copied again when it has changed: whoever watches the copy with inotify(7) is told. It can only be
+//! polled, for the same reason.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, Metadata, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How often the source is looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What is larger is not copied: files, directories and links.
+const MAX_ENTRIES: usize = 16;
+
+/// What is larger is not copied, in bytes.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CopyError {
+    #[error("it has more than {MAX_ENTRIES} entries or {MAX_SIZE} bytes")]
+    TooLarge,
+    #[error("cannot copy {0:?}")]
+    Entry(PathBuf, #[source] std::io::Error),
+}
+
+/// A copy that follows its source.
+#[derive(Debug)]
+pub(super) struct Watch {
+    copy: Arc<Mutex<Option<Copy>>>,
+    task: Option<tokio::task::AbortHandle>,
+}
+
+impl Watch {
+    /// Copies `source`, a file or a directory, to `target`, which must not be there.
+    pub(super) fn start(source: &Path, target: &Path) -> Result<Self, CopyError> {
+        let mut copy = Copy { source: source.into(), target: target.into(), known: BTreeMap::new() };
+        copy.update()?;
+        let copy = Arc::new(Mutex::new(Some(copy)));
+        let task = tokio::spawn(follow(Arc::clone(&copy)));
+        Ok(Self { copy, task: Some(task.abort_handle()) })
+    }
+
+    /// Stops to follow; when this returns nothing is copied any more.
+    pub(super) fn stop(self) {
+        if let Some(task) = self.task {
+            task.abort();
+        }
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+async fn follow(copy: Arc<Mutex<Option<Copy>>>) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let copy = Arc::clone(&copy);
+        let updated = tokio::task::spawn_blocking(move || {
+            let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+            copy.as_mut().map(|copy| (copy.update(), copy.source.clone()))
+        });
+        match updated.await {
+            Ok(Some((Ok(()), _))) => {}
+            Ok(Some((Err(CopyError::TooLarge), source))) => {
+                tracing::warn!(?source, "grew too large to be watched; its copy stays as it is");
+                return;
+            }
+            // A file may go while it is copied; what it has become is seen the next time.
+            Ok(Some((Err(error), source))) => {
+                tracing::info!(?source, error = crate::log::chain(&error), "not copied yet");
+            }
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+/// What tells whether an entry has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    mode: u32,
+    owner: (u32, u32),
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(entry: &Metadata) -> Self {
+        // A directory's size and time change with its entries, which have stamps of their own.
+        let counts = !entry.is_dir();
+        Self {
+            mode: entry.mode(),
+            owner: (entry.uid(), entry.gid()),
+            inode: entry.ino(),
+            size: if counts { entry.size() } else { 0 },
+            modified: if counts { (entry.mtime(), entry.mtime_nsec()) } else { (0, 0) },
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Copy {
+    source: PathBuf,
+    target: PathBuf,
+    /// By path below the source; parents come before what is in them.
+    known: BTreeMap<PathBuf, Stamp>,
+}
+
+impl Copy {
+    /// Copies what has changed and removes what has gone.
+    fn update(&mut self) -> Result<(), CopyError> {
+        let found = scan(&self.source)?;
+        let changed = |(path, stamp): &(&PathBuf, &Stamp)| self.known.get(*path) != Some(stamp);
+        // Links last: `..data` of a config map then never points to what is not there yet.
+        let is_link = |stamp: &Stamp| stamp.mode & libc::S_IFMT == libc::S_IFLNK;
+        let (links, others): (Vec<_>, Vec<_>) =
+            found.iter().filter(changed).partition(|(_, stamp)| is_link(stamp));
+        for (path, stamp) in others.into_iter().chain(links) {
+            let before = self.known.get(path);
+            let (from, to) = (join(&self.source, path), join(&self.target, path));
+            let failed = |error| CopyError::Entry(from.clone(), error);
+            if before.is_some_and(|before| (before.mode ^ stamp.mode) & libc::S_IFMT != 0) {
+                remove(&to).map_err(failed)?;
+            }
+            copy(&look(&self.source, path)?, &from, &to).map_err(failed)?;
+        }
+        for path in self.known.keys().rev().filter(|path| !found.contains_key(*path)) {
+            let gone = join(&self.target, path);
+            remove(&gone).map_err(|error| CopyError::Entry(gone, error))?;
+        }
+        self.known = found;
+        Ok(())
+    }
+}
+
+/// As `join`, but an empty path gives no trailing slash, which would not do for a file.
+fn join(directory: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { directory.to_owned() } else { directory.join(below) }
+}
+
+/// Everything at and below `source`; links are not followed.
+fn scan(source: &Path) -> Result<BTreeMap<PathBuf, Stamp>, CopyError> {
+    let mut found = BTreeMap::new();
+    let mut size = 0;
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let entry = look(source, &path)?;
+        if entry.is_dir() {
+            let full = join(source, &path);
+            let failed = |error| CopyError::Entry(full.clone(), error);
+            for child in std::fs::read_dir(&full).map_err(failed)?.take(MAX_ENTRIES + 1) {
+                pending.push(path.join(child.map_err(failed)?.file_name()));
+            }
+        } else {
+            size += entry.len();
+        }
+        found.insert(path, Stamp::of(&entry));
+        // The root does not count.
+        if found.len() + pending.len() > MAX_ENTRIES + 1 || size > MAX_SIZE {
+            return Err(CopyError::TooLarge);
+        }
+    }
+    Ok(found)
+}
+
+/// The entry itself; but the source as a whole may be named by a link.
+fn look(source: &Path, path: &Path) -> Result<Metadata, CopyError> {
+    let full = join(source, path);
+    let entry = if path.as_os_str().is_empty() { full.metadata() } else { full.symlink_metadata() };
+    entry.map_err(|error| CopyError::Entry(full, error))
+}
+
+/// Makes or renews one entry. A file is written in place, so that whoever watches it is told.
+fn copy(entry: &Metadata, from: &Path, to: &Path) -> std::io::Result<()> {
+    if entry.is_symlink() {
+        // Renamed over the old one, so that there is a link at every moment.
+        let new = to.with_file_name(".vc-new-link");
+        symlink(std::fs::read_link(from)?, &new)?;
+        lchown(&new, Some(entry.uid()), Some(entry.gid()))?;
+        return std::fs::rename(&new, to);
+    }
+    if entry.is_dir() {
+        match DirBuilder::new().create(to) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    } else if entry.is_file() {
+        std::fs::copy(from, to)?;
+    } else {
+        // Sockets, pipes and devices have no contents to copy.
+        return Ok(());
+    }
+    lchown(to, Some(entry.uid()), Some(entry.gid()))?;
+    std::fs::set_permissions(to, Permissions::from_mode(entry.mode() & 0o7777))
+}
+
+fn remove(target: &Path) -> std::io::Result<()> {
+    match target.symlink_metadata() {
+        Ok(entry) if entry.is_dir() => std::fs::remove_dir_all(target),
+        Ok(_) => std::fs::remove_file(target),
+        // Gone with its directory, which may have become a file.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir, read_link, read_to_string, rename, write};
+
+    fn copied(source: &Path, target: &Path) -> Copy {
+        let mut copy = Copy { source: source.into(), target: target.into(), known: BTreeMap::new() };
+        copy.update().unwrap();
+        copy
+    }
+
+    /// As the kubelet writes a config map, and replaces it.
+    #[test]
+    fn a_copy_follows_its_source() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target) = (root.path().join("source"), root.path().join("target"));
+        create_dir(&source).unwrap();
+        create_dir(source.join("..1")).unwrap();
+        write(source.join("..1/key"), "old").unwrap();
+        symlink("..1", source.join("..data")).unwrap();
+        symlink("..data/key", source.join("key")).unwrap();
+        let mut copy = copied(&source, &target);
+        assert_eq!(read_to_string(target.join("key")).unwrap(), "old");
+
+        create_dir(source.join("..2")).unwrap();
+        write(source.join("..2/key"), "new").unwrap();
+        std::fs::set_permissions(source.join("..2/key"), Permissions::from_mode(0o640)).unwrap();
+        symlink("..2", source.join("..tmp")).unwrap();
+        rename(source.join("..tmp"), source.join("..data")).unwrap();
+        std::fs::remove_dir_all(source.join("..1")).unwrap();
+        copy.update().unwrap();
+        assert_eq!(read_to_string(target.join("key")).unwrap(), "new");
+        assert_eq!(read_link(target.join("..data")).unwrap(), Path::new("..2"));
+        assert_eq!(target.join("..2/key").metadata().unwrap().mode() & 0o7777, 0o640);
+        assert!(!target.join("..1").exists());
+
+        // A file becomes a directory.
+        std::fs::remove_dir_all(source.join("..2")).unwrap();
+        write(source.join("..2"), "file").unwrap();
+        copy.update().unwrap();
+        assert_eq!(read_to_string(target.join("..2")).unwrap(), "file");
+    }
+
+    #[test]
+    fn a_single_file_keeps_its_inode_for_those_who_have_it_bound() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target) = (root.path().join("source"), root.path().join("target"));
+        write(&source, "1").unwrap();
+        let mut copy = copied(&source, &target);
+        let inode = target.metadata().unwrap().ino();
+        write(&source, "22").unwrap();
+        copy.update().unwrap();
+        assert_eq!(read_to_string(&target).unwrap(), "22");
+        assert_eq!(target.metadata().unwrap().ino(), inode);
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_before_anything_is_copied() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target) = (root.path().join("source"), root.path().join("target"));
+        create_dir(&source).unwrap();
+        let mut copy = Copy { source: source.clone(), target: target.clone(), known: BTreeMap::new() };
+        std::fs::File::create(source.join("large")).unwrap().set_len(MAX_SIZE + 1).unwrap();
+        assert!(matches!(copy.update(), Err(CopyError::TooLarge)));
+        write(source.join("large"), "").unwrap();
+        for n in 1..MAX_ENTRIES {
+            write(source.join(n.to_string()), "").unwrap();
+        }
+        assert!(scan(&source).is_ok());
+        write(source.join("one-more"), "").unwrap();
+        assert!(matches!(copy.update(), Err(CopyError::TooLarge)));
+        assert!(!target.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stopped_watch_copies_nothing_more() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target) = (root.path().join("source"), root.path().join("target"));
+        write(&source, "1").unwrap();
+        let watch = Watch::start(&source, &target).unwrap();
+        let copy = Arc::clone(&watch.copy);
+        watch.stop();
+        assert!(copy.lock().unwrap().is_none());
+        assert_eq!(read_to_string(&target).unwrap(), "1");
+    }
+}
