@@ -75,6 +75,28 @@ fn layers_that_a_snapshotter_mounted_are_found() {
     assert_eq!(text(&output.stdout), MERGED);
 }
 
+/// As containerd's mount manager hands it to a runtime that declares `format/*`, `mkdir/*` and `erofs`.
+#[test]
+fn a_list_of_mounts_is_merged_as_its_templates_have_it() {
+    if !vc_tests::root() {
+        return;
+    }
+    let Some(bench) = Bench::new() else { return };
+    let mut command = bench.bare();
+    for layer in three(&bench.layers, &bench.busybox) {
+        let mount = serde_json::json!({"type": "erofs", "source": layer, "options": ["ro", "loop"]});
+        command.arg("--rootfs-mount").arg(mount.to_string());
+    }
+    let options =
+        ["workdir=/nonexistent/work", "upperdir=/nonexistent/fs", "lowerdir={{ mount 0 }}:{{ overlay 1 2 }}"];
+    let overlay =
+        serde_json::json!({"type": "format/mkdir/overlay", "source": "overlay", "options": options});
+    command.arg("--rootfs-mount").arg(overlay.to_string()).args(["--", "sh", "-c", SHOW]);
+    let output = bench.finish(command);
+    assert_code(&output, 0);
+    assert_eq!(text(&output.stdout), MERGED);
+}
+
 #[test]
 fn a_bundle_brings_command_environment_and_directory() {
     let Some(bench) = Bench::new() else { return };
