@@ -85,12 +85,13 @@ async fn disks_without_a_port_are_units_of_the_scsi_controller() {
         let names = ["unit1", "unit2", "unit3"];
         let mut layers = Vec::new();
         for (name, unit) in names.into_iter().zip(1..) {
-            let location = guest.plug(&disk(name, &guest.image(name)).into()).await;
+            let content = format!("{name}-{round}");
+            let location = guest.plug(&disk(name, &guest.image(&content)).into()).await;
             assert_eq!(location.to_string(), format!("0:{unit}"), "round {round}: the base is unit 0");
-            layers.push((name, guest.layer(&location, name, &[])));
+            layers.push((guest.layer(&location, name, &[]), content));
         }
-        for (name, layer) in layers {
-            guest.assert_reads(name, layer).await;
+        for (layer, content) in layers {
+            guest.assert_reads(&content, layer).await;
         }
         for name in names {
             guest.unplug(name).await;
@@ -177,14 +178,12 @@ async fn r7_an_interface_on_a_tap_comes_up_and_goes() {
     let mac = address.parse().unwrap();
     let backend = vc_device::NetworkBackend::Tap(vec![queue]);
     let spec = vc_device::NetworkSpec::new(id("eth"), mac, None, backend).unwrap();
-    guest.plug(&spec.into()).await;
-    // The guest sees it by its address, and once it is up, its carrier: somebody is at the other end.
-    let find = format!("d=$(dirname $(grep -l {address} /sys/class/net/*/address) 2>/dev/null)");
-    let look = format!(
-        "i=0; until {find} && [ -e $d/mtu ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; usleep 100000; done; \
-         ip link set ${{d##*/}} up; cat $d/carrier"
-    );
-    assert_eq!(guest.run("net", Vec::new(), &look).await, "1\n");
+    let location = guest.plug(&spec.into()).await;
+    let GuestLocation::Pci(pci) = location else { panic!("{location}") };
+    guest.set_up("eth7", mac, pci).await;
+    // Its carrier tells that somebody is at the other end.
+    let look = "cat /sys/class/net/eth7/address /sys/class/net/eth7/carrier";
+    assert_eq!(guest.run("net", Vec::new(), look).await, format!("{address}\n1\n"));
     guest.unplug("eth").await;
     let left = format!("grep -l {address} /sys/class/net/*/address");
     assert_eq!(guest.run("gone", Vec::new(), &left).await, "", "the guest has let go");

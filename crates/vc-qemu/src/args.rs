@@ -58,7 +58,9 @@ pub(crate) fn command_line(
         let (name, slot) = (BridgeSlot::name_of_bridge(number), BridgeSlot::slot_of_bridge(number));
         // Its own hot-plug controller would wait five seconds before each unplug; ACPI does without.
         let place = slot.map(|slot| format!("addr={:#x}", slot.device())).unwrap_or_default();
-        let label = format!("chassis_nr={},shpc=off", u16::from(number) + 200);
+        // Without a reserve the firmware gives a bridge that is empty at boot no addresses to hand on.
+        let reserve = "io-reserve=4k,mem-reserve=1m,pref64-reserve=1m";
+        let label = format!("chassis_nr={},shpc=off,{reserve}", u16::from(number) + 200);
         args.pair("-device", format!("pci-bridge,id={name},bus=pcie.0,{place},{label}"));
     }
     for port in RootPorts::new(capacity.root_ports).iter().flat_map(RootPorts::all) {

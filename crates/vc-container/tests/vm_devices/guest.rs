@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, SpecBuilder};
+use oci_spec::runtime::SpecBuilder;
 use vc_agent::{
-    Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, Guest as _, ProcessRef,
-    Processes, Storage, StorageDriver, Streams,
+    Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, Guest as _, Interface,
+    Network as _, ProcessRef, Processes, Storage, StorageDriver, Streams,
 };
 use vc_container::guest_spec;
 use vc_device::{Access, BlockSpec, DeviceSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::{Qemu, QemuMachine};
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::{Deadline, DeviceId, GuestPath, HostPath};
+use vc_types::{Deadline, DeviceId, GuestPath, HostPath, MacAddress, PciPath};
 
 /// Ample for a busy machine under emulation.
 pub(crate) fn deadline() -> Deadline {
@@ -71,6 +71,21 @@ impl Guest {
 
     pub(crate) async fn unplug(&self, name: &str) {
         self.machine.unplug(&id(name), deadline()).await.unwrap();
+    }
+
+    /// Gives the interface at `pci` this name, and switches it on.
+    pub(crate) async fn set_up(&self, name: &str, mac: MacAddress, pci: PciPath) {
+        let interface = Interface {
+            name: name.into(),
+            device: name.into(),
+            mac: Some(mac),
+            addresses: vec!["192.0.2.2/24".parse().unwrap()],
+            mtu: 0,
+            pci: Some(pci),
+            kind: String::new(),
+            flags: 0,
+        };
+        self.agent.as_ref().unwrap().update_interface(&interface, deadline()).await.unwrap();
     }
 
     /// An image with a file `seen` that has this content.
@@ -162,13 +177,6 @@ fn shell(script: &str) -> oci_spec::runtime::Spec {
     process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
     process.set_env(Some(vec!["PATH=/bin".to_owned()]));
     process.set_terminal(None);
-    // To set an interface up.
-    let capabilities: std::collections::HashSet<_> = [Capability::NetAdmin].into();
-    let capabilities = LinuxCapabilitiesBuilder::default()
-        .bounding(capabilities.clone())
-        .effective(capabilities.clone())
-        .permitted(capabilities);
-    process.set_capabilities(Some(capabilities.build().unwrap()));
     spec.set_process(Some(process));
     spec
 }

@@ -33,6 +33,9 @@ enum Progress {
     Done,
 }
 
+/// There on machines that have, or may get, non-volatile memory (ACPI 6.4, section 9.19).
+const NVDIMM_ROOT: &str = "/sys/bus/acpi/devices/ACPI0012:00";
+
 /// The modules of the boot list, loaded by a thread of its own.
 #[derive(Debug)]
 pub(super) struct BootModules(watch::Receiver<Progress>);
@@ -75,6 +78,11 @@ pub(super) async fn serve(
 ) -> Result<(), BootError> {
     let reaper = Reaper::start().map_err(|error| BootError::Step("watch children", error))?;
     let events = DeviceEvents::listen().map_err(|error| BootError::Step("watch devices", error))?;
+    // Its driver learns of memory that is plugged later only if it is there by then.
+    let memory_root = std::path::Path::new(NVDIMM_ROOT).exists();
+    if memory_root && let Err(error) = modules.load_if_known(&["nfit", "nd_pmem"]) {
+        tracing::warn!(error = chain(&error), "no driver of non-volatile memory");
+    }
     let (ready, modules_ready) = watch::channel(false);
     let guest = Guest::new(reaper, modules, modules_ready, events);
     boot_modules.reached(Progress::Reachable).await;

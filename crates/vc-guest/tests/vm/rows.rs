@@ -150,6 +150,7 @@ pub(crate) fn mounts_and_hooks() -> Vec<Row> {
     let touch = |root: &str| json!([{"path": format!("{root}/bin/touch"), "args": ["touch", format!("{root}/hooked")]}]);
     let hook = |name: &str, root: &str| json!({"hooks": {name: touch(root)}});
     let hooked = "ls /hooked";
+    let started = "until [ -e /hooked ]; do :; done; ls /hooked";
     let outside = rootfs(ID);
     vec![
         seen("mounts.destination", tmpfs(&[]), &field(2), "/mnt"),
@@ -189,7 +190,8 @@ pub(crate) fn mounts_and_hooks() -> Vec<Row> {
         seen("hooks.prestart", hook("prestart", &outside), hooked, "/hooked"),
         seen("hooks.createRuntime", hook("createRuntime", &outside), hooked, "/hooked"),
         seen("hooks.createContainer", hook("createContainer", &outside), hooked, "/hooked"),
-        seen("hooks.startContainer", hook("startContainer", ""), hooked, "/hooked"),
+        // It runs in the container once that has been started, so another process may come before it.
+        seen("hooks.startContainer", hook("startContainer", ""), started, "/hooked"),
         refused("hooks.poststart", hook("poststart", &outside), "hooks.poststart"),
         refused("hooks.poststop", hook("poststop", &outside), "hooks.poststop"),
     ]
