@@ -41,7 +41,7 @@ struct Bench {
 impl Bench {
     async fn new(image: &GuestImage) -> Self {
         let (layers, leftovers) = (Layers::new(), Leftovers::new());
-        let layer = Layer::open(&layers.busybox()).unwrap();
+        let layer = Layer::open(layers.busybox()).unwrap();
         let path = |path: &Path| HostPath::new(path).unwrap();
         let dir = path(leftovers.runtime_dir());
         let mut spec =
