@@ -6,8 +6,11 @@ pub use address::{BlockAddress, DeviceName, InvalidAddress, ScsiAddress};
 
 use crate::uevent::DeviceEvents;
 use address::children;
+use nix::errno::Errno;
+use std::fs::File;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use vc_types::Deadline;
 
 /// A whole disk, or one of its partitions.
@@ -40,9 +43,9 @@ pub enum BlockError {
     /// The device did not come in time.
     #[error("no block device came at {0}: is it plugged, and is its driver in the guest image?")]
     Absent(BlockSource),
-    /// The device is there, but has no node.
-    #[error("the block device at {source_name} ({device:?}) has no node in /dev")]
-    Nodeless {
+    /// The device is there, but has no node that can be opened.
+    #[error("the block device at {source_name} ({device:?}) has no node in /dev that can be opened")]
+    NotReady {
         /// Where the device is.
         source_name: BlockSource,
         /// Its directory in sysfs.
@@ -53,10 +56,11 @@ pub enum BlockError {
 /// Waits until a block device is at `source` and gives its device node, such as `/dev/vda`.
 ///
 /// `root` is where `sys` and `dev` are mounted. The directory in sysfs comes first, then the node, then
-/// the event; so a device without its node is one that is still coming.
+/// the disk behind it, then the event (Linux, `device_add_disk`); so a device without a node, or whose
+/// node answers ENXIO, is one that is still coming.
 ///
 /// # Errors
-/// [`BlockError::Absent`] or [`BlockError::Nodeless`] once `deadline` has passed.
+/// [`BlockError::Absent`] or [`BlockError::NotReady`] once `deadline` has passed.
 ///
 /// # Cancel safety
 /// Dropping the future leaves nothing behind.
@@ -69,13 +73,15 @@ pub async fn wait_for_block(
     let mut late = false;
     loop {
         let device = find(root, source);
-        if let Some(node) = device.as_deref().and_then(|device| node(root, device)) {
+        if let Some(node) = device.as_deref().and_then(|device| node(root, device))
+            && opens(&node, deadline).await
+        {
             return Ok(node);
         }
         if late {
             return Err(match device {
                 None => BlockError::Absent(source.clone()),
-                Some(device) => BlockError::Nodeless { source_name: source.clone(), device },
+                Some(device) => BlockError::NotReady { source_name: source.clone(), device },
             });
         }
         // After the deadline it looks once more, in case the event was lost.
@@ -94,19 +100,33 @@ fn find(root: &Path, source: &BlockSource) -> Option<PathBuf> {
     children(&disk).find(is_wanted)
 }
 
-/// The device's node below `dev`, once it is there: `DEVNAME` of its `uevent` file names it.
+/// The device's node below `dev`: `DEVNAME` of its `uevent` file names it.
 fn node(root: &Path, device: &Path) -> Option<PathBuf> {
     let text = std::fs::read_to_string(device.join("uevent")).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
     let plain = !name.is_empty() && !name.starts_with('/') && !name.contains("..");
-    let node = root.join("dev").join(name);
-    (plain && node.exists()).then_some(node)
+    plain.then(|| root.join("dev").join(name))
 }
+
+/// Whether there is a disk behind the node. An error other than ENOENT and ENXIO is for whoever uses the node to tell.
+///
+/// On its own thread, because the first `open` waits until the kernel has read the disk's partition table.
+async fn opens(node: &Path, deadline: Deadline) -> bool {
+    let node = node.to_owned();
+    let open = tokio::task::spawn_blocking(move || File::open(node).map(drop));
+    let Ok(Ok(opened)) = tokio::time::timeout(deadline.remaining().max(LAST_LOOK), open).await else {
+        return false;
+    };
+    let error = opened.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw);
+    !matches!(error, Some(Errno::ENOENT | Errno::ENXIO))
+}
+
+/// How long a disk may take to open when the deadline has passed, so that one that is there is found.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::sync::watch;
 
     /// A root port in slot 5 and one in slot 8.1, as q35 with qboot numbers their buses.
@@ -167,6 +187,31 @@ mod tests {
         make_node(root.path(), "vdb");
         sender.send_modify(|count| *count += 1);
         assert_eq!(waiter.await.unwrap().unwrap(), root.path().join("dev/vdb"));
+    }
+
+    /// `open` of a socket's node fails with ENXIO, as that of a disk does whose node came before the disk.
+    #[tokio::test]
+    async fn a_node_without_its_disk_is_not_ready() {
+        let root = tempfile::tempdir().unwrap();
+        announce(root.path(), PORTS[0]);
+        let node = root.path().join("dev/vdb");
+        std::fs::create_dir(root.path().join("dev")).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(&node).unwrap();
+        let (sender, receiver) = watch::channel(0);
+        let find = |deadline| {
+            let events = DeviceEvents::from_receiver(receiver.clone());
+            let directory = root.path().to_owned();
+            async move { wait_for_block(&directory, &disk("05/00"), events, deadline).await }
+        };
+        let error = find(Deadline::after(Duration::ZERO)).await.unwrap_err();
+        assert!(matches!(error, BlockError::NotReady { .. }), "{error}");
+        let waiter = tokio::spawn(find(Deadline::after(Duration::from_secs(60))));
+        tokio::task::yield_now().await;
+        drop(socket);
+        std::fs::remove_file(&node).unwrap();
+        make_node(root.path(), "vdb");
+        sender.send_modify(|count| *count += 1);
+        assert_eq!(waiter.await.unwrap().unwrap(), node);
     }
 
     #[tokio::test]
