@@ -21,6 +21,7 @@ use crate::cli::{Machine, Run};
 use crate::failure::Failure;
 use crate::guest_image::GuestImage;
 use signals::{Received, Signals};
+pub(crate) use spec::load as load_bundle;
 use stdio::Streams;
 use terminal::RawMode;
 

@@ -18,6 +18,7 @@ mod owner;
 mod runtime_dir;
 mod sandbox;
 mod state;
+mod storage;
 mod timing;
 mod undo;
 
@@ -26,4 +27,5 @@ pub use error::{Cause, Leftover, OperationError, Step};
 pub use guest_spec::{SpecError, guest_spec};
 pub use sandbox::{Sandbox, SandboxSpec};
 pub use state::{ContainerStatus, Op, Refused, SandboxStatus, State};
+pub use storage::{InvalidPageSize, storage_request};
 pub use timing::Timing;

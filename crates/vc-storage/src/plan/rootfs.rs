@@ -14,8 +14,8 @@ use super::{
 use crate::Packing;
 use crate::facts::{DirectoryFacts, DiskFacts, LayerFacts, RootFacts};
 use crate::rootfs::{
-    BlockRootfs, LayerSource, Layers, MakeDirectory, NydusExtra, Rootfs, Upper, VirtualVolume, VolumeType,
-    WritableImage,
+    BlockRootfs, LayerSource, Layers, MakeDirectory, MakeFilesystem, NydusExtra, Rootfs, Upper,
+    VirtualVolume, VolumeType, WritableImage,
 };
 
 /// The driver option that makes the agent create a directory before it mounts.
@@ -134,7 +134,9 @@ impl Planner<'_> {
         }
         let made = image.directories.iter().map(made_in_image).collect::<Result<Vec<_>, _>>()?;
         let rootfs = names::rootfs(&self.request.container);
-        let disk = self.root_disk(&image.image, image.make.as_ref(), true, false, facts)?;
+        let wanted =
+            RootDisk { path: &image.image, make: image.make.as_ref(), must_write: true, read_only: false };
+        let disk = self.root_disk(&wanted, facts)?;
         let mut upper = PlannedStorage::of_disk(disk, image.fs_type.clone(), rootfs.clone());
         upper.options = vec!["X-kata.overlay-upper".to_owned(), "X-kata.multi-layer=true".to_owned()];
         upper.options.extend(made.into_iter().map(|directory| format!("X-kata.mkdir.path={directory}")));
@@ -148,22 +150,15 @@ impl Planner<'_> {
         Ok(rootfs)
     }
 
-    /// The disk that a root, or what is written of it, is on.
-    fn root_disk(
-        &mut self,
-        path: &HostPath,
-        make: Option<&crate::rootfs::MakeFilesystem>,
-        must_write: bool,
-        read_only_mount: bool,
-        facts: &DiskFacts,
-    ) -> Result<usize, PlanError> {
+    fn root_disk(&mut self, wanted: &RootDisk<'_>, facts: &DiskFacts) -> Result<usize, PlanError> {
+        let path = wanted.path;
         let access = decide_access(AccessFacts {
-            must_write,
-            read_only_mount,
+            must_write: wanted.must_write,
+            read_only_mount: wanted.read_only,
             read_only_device: facts.read_only,
             ..AccessFacts::default()
         })?;
-        let request = match (make, &facts.kind) {
+        let request = match (wanted.make, &facts.kind) {
             // It is not there yet.
             (Some(filesystem), None) => {
                 self.images.push(ImagePlan { path: path.clone(), filesystem: filesystem.clone() });
@@ -175,7 +170,8 @@ impl Planner<'_> {
     }
 
     fn block(&mut self, block: &BlockRootfs, facts: &DiskFacts) -> Result<GuestPath, PlanError> {
-        let disk = self.root_disk(&block.source, block.make.as_ref(), false, block.read_only, facts)?;
+        let (path, make, read_only) = (&block.source, block.make.as_ref(), block.read_only);
+        let disk = self.root_disk(&RootDisk { path, make, must_write: false, read_only }, facts)?;
         let id = &self.request.container;
         let rootfs = names::rootfs(id);
         let is_whole = block.directory.is_empty();
@@ -298,7 +294,8 @@ impl Planner<'_> {
         check_verity(volume)?;
         let path = volume_path(volume)?;
         let read_only = volume.dm_verity.is_some() || volume.options.iter().any(|option| option == "ro");
-        let disk = self.root_disk(&path, None, false, read_only, facts)?;
+        let wanted = RootDisk { path: &path, make: None, must_write: false, read_only };
+        let disk = self.root_disk(&wanted, facts)?;
         let rootfs = names::rootfs(&self.request.container);
         let mut storage = PlannedStorage::of_disk(disk, volume.fs_type.clone(), rootfs.clone());
         storage.options = block_options(&volume.fs_type, read_only || facts.read_only, &volume.options);
@@ -306,6 +303,14 @@ impl Planner<'_> {
         self.storages.push((Order::Root, storage));
         Ok((rootfs, 0))
     }
+}
+
+/// The disk that a root, or what is written of it, is on.
+struct RootDisk<'a> {
+    path: &'a HostPath,
+    make: Option<&'a MakeFilesystem>,
+    must_write: bool,
+    read_only: bool,
 }
 
 /// An image that is not there yet: no file has the inode 0.
