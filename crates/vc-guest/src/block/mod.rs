@@ -5,9 +5,11 @@ mod address;
 pub use address::{BlockAddress, DeviceName, InvalidAddress, ScsiAddress};
 
 use crate::uevent::DeviceEvents;
+use nix::errno::Errno;
 use std::fs::File;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use vc_types::Deadline;
 
 /// A whole disk, or one of its partitions.
@@ -42,7 +44,7 @@ pub enum BlockError {
     Absent(BlockSource),
     /// The device is there, but has no node that can be opened.
     #[error("the block device at {source_name} ({device:?}) has no node in /dev that can be opened")]
-    Nodeless {
+    NotReady {
         /// Where the device is.
         source_name: BlockSource,
         /// Its directory in sysfs.
@@ -52,12 +54,12 @@ pub enum BlockError {
 
 /// Waits until a block device is at `source` and gives its device node, such as `/dev/vda`.
 ///
-/// `root` is where `sys` and `dev` are mounted. The directory in sysfs comes first, then the node, then what makes
-/// it open, then the event (`device_add_disk` in Linux's block/genhd.c); so a device whose node is missing or
-/// does not open is one that is still coming.
+/// `root` is where `sys` and `dev` are mounted. The directory in sysfs comes first, then the node, then
+/// the disk behind it, then the event (Linux, `device_add_disk`); so a device without a node, or whose
+/// node answers ENXIO, is one that is still coming.
 ///
 /// # Errors
-/// [`BlockError::Absent`] or [`BlockError::Nodeless`] once `deadline` has passed.
+/// [`BlockError::Absent`] or [`BlockError::NotReady`] once `deadline` has passed.
 ///
 /// # Cancel safety
 /// Dropping the future leaves nothing behind.
@@ -69,9 +71,18 @@ pub async fn wait_for_block(
 ) -> Result<PathBuf, BlockError> {
     let mut late = false;
     loop {
-        match Disks::below(root).node(source) {
-            Err(_) if !late => {}
-            result => return result,
+        let device = Disks::below(root).device(source);
+        if let Ok(device) = &device
+            && let Some(node) = node(root, device)
+            && opens_in_time(&node, deadline).await
+        {
+            return Ok(node);
+        }
+        if late {
+            return Err(match device {
+                Err(error) => error,
+                Ok(device) => BlockError::NotReady { source_name: source.clone(), device },
+            });
         }
         // After the deadline it looks once more, in case the event was lost.
         late = tokio::time::timeout(deadline.remaining(), events.changed()).await.is_err();
@@ -100,15 +111,21 @@ impl<'a> Disks<'a> {
         self.last.as_ref().is_some_and(|(known, _)| known == address)
     }
 
-    /// The device node of `source`.
+    /// The device node of `source`, which opens. Waits while the kernel reads the disk's partition table.
     pub(crate) fn node(&mut self, source: &BlockSource) -> Result<PathBuf, BlockError> {
+        let device = self.device(source)?;
+        let node = node(self.root, &device).filter(|node| opens(node));
+        node.ok_or_else(|| BlockError::NotReady { source_name: source.clone(), device })
+    }
+
+    /// The directory in sysfs of the disk, or of its partition.
+    fn device(&mut self, source: &BlockSource) -> Result<PathBuf, BlockError> {
         let disk = self.disk(&source.address);
         let device = disk.and_then(|disk| match source.partition {
             Some(number) => partition(disk, number),
             None => Some(disk.to_owned()),
         });
-        let device = device.ok_or_else(|| BlockError::Absent(source.clone()))?;
-        node(self.root, &device).ok_or_else(|| BlockError::Nodeless { source_name: source.clone(), device })
+        device.ok_or_else(|| BlockError::Absent(source.clone()))
     }
 
     fn disk(&mut self, address: &BlockAddress) -> Option<&Path> {
@@ -128,19 +145,32 @@ fn partition(disk: &Path, number: NonZeroU32) -> Option<PathBuf> {
     directory.join("partition").exists().then_some(directory)
 }
 
-/// The device's node below `dev`, once it is there and opens; for a moment it does not (`ENXIO`). It is called as
-/// the device is, where sysfs has `!` for the slash of a subdirectory.
+/// The device's node below `dev`. It is called as the device is, where sysfs has `!` for the slash of a subdirectory.
 fn node(root: &Path, device: &Path) -> Option<PathBuf> {
     let name = device.file_name()?.to_str()?.replace('!', "/");
     let plain = !name.starts_with('/') && !name.contains("..");
-    let node = root.join("dev").join(&name);
-    (plain && File::open(&node).is_ok()).then_some(node)
+    plain.then(|| root.join("dev").join(name))
 }
+
+/// Whether there is a disk behind the node. An error other than ENOENT and ENXIO is for whoever uses the node to tell.
+fn opens(node: &Path) -> bool {
+    let error = File::open(node).err().and_then(|error| error.raw_os_error()).map(Errno::from_raw);
+    !matches!(error, Some(Errno::ENOENT | Errno::ENXIO))
+}
+
+/// The same on its own thread, because the first `open` waits until the kernel has read the disk's partition table.
+async fn opens_in_time(node: &Path, deadline: Deadline) -> bool {
+    let node = node.to_owned();
+    let open = tokio::task::spawn_blocking(move || opens(&node));
+    matches!(tokio::time::timeout(deadline.remaining().max(LAST_LOOK), open).await, Ok(Ok(true)))
+}
+
+/// How long a disk may take to open when the deadline has passed, so that one that is there is found.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::sync::watch;
 
     /// A root port in slot 5 and one in slot 8.1, as q35 with qboot numbers their buses.
@@ -159,19 +189,6 @@ mod tests {
     fn announce(root: &Path, (pci, virtio, name): (&str, &str, &str)) {
         let device = root.join("sys/devices/pci0000:00").join(pci).join(virtio).join("block").join(name);
         std::fs::create_dir_all(&device).unwrap();
-    }
-
-    /// A node whose device is not there yet does not open; here it is a link to nowhere.
-    #[test]
-    fn a_node_that_does_not_open_is_still_coming() {
-        let root = tempfile::tempdir().unwrap();
-        announce(root.path(), PORTS[0]);
-        std::fs::create_dir(root.path().join("dev")).unwrap();
-        std::os::unix::fs::symlink("nowhere", root.path().join("dev/vdb")).unwrap();
-        let found = Disks::below(root.path()).node(&disk("05/00"));
-        assert!(matches!(found, Err(BlockError::Nodeless { .. })), "{found:?}");
-        make_node(root.path(), "nowhere");
-        assert!(Disks::below(root.path()).node(&disk("05/00")).is_ok());
     }
 
     fn make_node(root: &Path, name: &str) {
@@ -213,6 +230,31 @@ mod tests {
         make_node(root.path(), "vdb");
         sender.send_modify(|count| *count += 1);
         assert_eq!(waiter.await.unwrap().unwrap(), root.path().join("dev/vdb"));
+    }
+
+    /// `open` of a socket's node fails with ENXIO, as that of a disk does whose node came before the disk.
+    #[tokio::test]
+    async fn a_node_without_its_disk_is_not_ready() {
+        let root = tempfile::tempdir().unwrap();
+        announce(root.path(), PORTS[0]);
+        let node = root.path().join("dev/vdb");
+        std::fs::create_dir(root.path().join("dev")).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(&node).unwrap();
+        let (sender, receiver) = watch::channel(0);
+        let find = |deadline| {
+            let events = DeviceEvents::from_receiver(receiver.clone());
+            let directory = root.path().to_owned();
+            async move { wait_for_block(&directory, &disk("05/00"), events, deadline).await }
+        };
+        let error = find(Deadline::after(Duration::ZERO)).await.unwrap_err();
+        assert!(matches!(error, BlockError::NotReady { .. }), "{error}");
+        let waiter = tokio::spawn(find(Deadline::after(Duration::from_secs(60))));
+        tokio::task::yield_now().await;
+        drop(socket);
+        std::fs::remove_file(&node).unwrap();
+        make_node(root.path(), "vdb");
+        sender.send_modify(|count| *count += 1);
+        assert_eq!(waiter.await.unwrap().unwrap(), node);
     }
 
     #[test]
