@@ -17,12 +17,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut directory = SharedDir::create(&root)?;
     for (number, source) in arguments.enumerate() {
         let source = HostPath::new(std::fs::canonicalize(source)?)?;
-        directory.bind(&Bind { read_only: true, ..Bind::new(number.to_string().parse()?, source.clone()) })?;
+        directory
+            .bind(&Bind { read_only: true, ..Bind::new(number.to_string().parse()?, source.clone()) })?;
         println!("{source} is {number}, read-only");
     }
     let socket = HostPath::new(root.as_path().with_extension("sock"))?;
     let deadline = Deadline::after(Duration::from_secs(10));
-    let server = Virtiofsd::start(&VirtiofsdConfig::default(), &directory.served(), &socket, deadline).await?;
+    let server =
+        Virtiofsd::start(&VirtiofsdConfig::default(), &directory.served(), &socket, deadline).await?;
     println!("served at {}; it ends with the machine that connects", server.socket());
     println!("{}", server.exited().await);
     drop(server);

@@ -8,7 +8,9 @@ use vc_types::HostPath;
 
 /// Not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name in a shared directory: one or two file names of at most 255 bytes, neither `.` nor `..`")]
+#[error(
+    "{0:?} is no name in a shared directory: one or two file names of at most 255 bytes, neither `.` nor `..`"
+)]
 pub struct InvalidShareName(String);
 
 /// A name in a shared directory: one file name, or two with a slash between them.
@@ -46,7 +48,8 @@ impl FromStr for ShareName {
     type Err = InvalidShareName;
 
     fn from_str(text: &str) -> Result<Self, InvalidShareName> {
-        let is_plain = |name: &str| !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains('\0');
+        let is_plain =
+            |name: &str| !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains('\0');
         if text.split('/').count() <= 2 && text.split('/').all(is_plain) {
             Ok(Self(text.to_owned()))
         } else {

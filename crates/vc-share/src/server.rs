@@ -71,7 +71,9 @@ impl Default for VirtiofsdConfig {
 #[non_exhaustive]
 pub enum ServerError {
     /// There is no program.
-    #[error("no virtiofsd is in PATH, /usr/libexec, /usr/lib or /usr/lib/qemu; install virtiofsd, or Debian 12's qemu-system-common")]
+    #[error(
+        "no virtiofsd is in PATH, /usr/libexec, /usr/lib or /usr/lib/qemu; install virtiofsd, or Debian 12's qemu-system-common"
+    )]
     NotFound,
     /// The program does not say what it is.
     #[error("{program:?} does not tell its version as a virtiofsd does: {said:?}")]
@@ -350,7 +352,9 @@ mod tests {
 
     #[test]
     fn an_end_is_one_line() {
-        let end = |raw, said: &str| ServerEnd { status: Some(ExitStatus::from_raw(raw)), said: said.into() }.to_string();
+        let end = |raw, said: &str| {
+            ServerEnd { status: Some(ExitStatus::from_raw(raw)), said: said.into() }.to_string()
+        };
         assert_eq!(end(9, ""), "virtiofsd was ended by signal 9");
         assert_eq!(end(256, "one\n\n two\n"), "virtiofsd ended with code 1: one; two");
     }

@@ -99,12 +99,13 @@ impl SharedDir {
         let mount = detached(bind.source.as_path(), bind.recursive).map_err(ShareError::of(source))?;
         let attributes = || Step::Attributes(bind.source.clone());
         let propagation = if bind.follow { Propagation::Slave } else { Propagation::Private };
-        set_mount_attributes(mount.as_fd(), bind.read_only, propagation).map_err(ShareError::of(attributes))?;
+        set_mount_attributes(mount.as_fd(), bind.read_only, propagation)
+            .map_err(ShareError::of(attributes))?;
         let is_directory = is_directory(&mount).map_err(ShareError::of(source))?;
         self.place(&bind.name, is_directory)?;
-        let attached = self
-            .open(&bind.name)
-            .and_then(|place| attach(&mount, place).map_err(ShareError::of(|| Step::Attach(bind.name.clone()))));
+        let attached = self.open(&bind.name).and_then(|place| {
+            attach(&mount, place).map_err(ShareError::of(|| Step::Attach(bind.name.clone())))
+        });
         if let Err(error) = attached {
             // The first error counts; the place is empty.
             let _ = self.unbind(&bind.name);

@@ -54,7 +54,10 @@ pub(crate) fn set_mount_attributes(
     };
     match result {
         0 => Ok(()),
-        _ => Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::INVAL)),
+        _ => {
+            Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+                .unwrap_or(rustix::io::Errno::INVAL))
+        }
     }
 }
 

@@ -220,7 +220,14 @@ fn l33_a_link_in_the_place_of_a_mount_is_not_followed() {
     let Some(mut world) = World::new() else { return };
     let bind = world.bind("data");
     world.directory.bind(&bind).unwrap();
-    assert!(Command::new("umount").args(["--lazy", "--recursive"]).arg(world.mounts("data")).status().unwrap().success());
+    assert!(
+        Command::new("umount")
+            .args(["--lazy", "--recursive"])
+            .arg(world.mounts("data"))
+            .status()
+            .unwrap()
+            .success()
+    );
     fs::remove_dir(world.mounts("data")).unwrap();
     symlink(world.source(), world.mounts("data")).unwrap();
     let led = world.directory.unbind(&bind.name).unwrap_err();
@@ -248,7 +255,14 @@ fn l34_one_failure_holds_up_no_other_and_a_second_pass_goes_on() {
         world.directory.bind(&world.bind(share)).unwrap();
     }
     // Somebody has put a file where only a place for a mount was.
-    assert!(Command::new("umount").args(["--lazy", "--recursive"]).arg(world.mounts("b")).status().unwrap().success());
+    assert!(
+        Command::new("umount")
+            .args(["--lazy", "--recursive"])
+            .arg(world.mounts("b"))
+            .status()
+            .unwrap()
+            .success()
+    );
     fs::write(world.mounts("b").join("theirs"), "theirs").unwrap();
     let errors = world.directory.remove().unwrap_err();
     assert!(matches!(&errors[..], [ShareError::NotEmpty(name)] if name.as_str() == "b"), "{errors:?}");
@@ -284,7 +298,8 @@ async fn the_death_of_a_server_is_noticed() {
     let Ok(program) = find_virtiofsd() else { return vc_tests::skip("no virtiofsd is installed") };
     let socket = path(world.base.path().join("fs.sock"));
     let served = world.directory.served();
-    let start = || Virtiofsd::start(&VirtiofsdConfig::default(), &served, &socket, deadline());
+    let config = VirtiofsdConfig::default();
+    let start = || Virtiofsd::start(&config, &served, &socket, deadline());
     let server = start().await.unwrap();
     assert_eq!(server.flavour() == Flavour::Qemu, program.starts_with("/usr/lib/qemu"));
     assert!(start().await.is_err(), "the socket is taken");

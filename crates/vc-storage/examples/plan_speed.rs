@@ -32,14 +32,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     all.sort();
     let us = |duration: Duration| duration.as_secs_f64() * 1e6;
     println!("plan of {LAYERS} layers and {MOUNTS} mounts, {rounds} rounds:");
-    println!("median {:.0} us, least {:.0} us, most {:.0} us", us(all[all.len() / 2]), us(best), us(all[all.len() - 1]));
+    println!(
+        "median {:.0} us, least {:.0} us, most {:.0} us",
+        us(all[all.len() / 2]),
+        us(best),
+        us(all[all.len() - 1])
+    );
     Ok(())
 }
 
 fn world() -> Result<(StorageRequest, HostFacts), Box<dyn Error>> {
-    let file = |inode| -> Result<FileId, Box<dyn Error>> { Ok(FileId { device: DeviceNumber::new(8, 1)?, inode }) };
+    let file =
+        |inode| -> Result<FileId, Box<dyn Error>> { Ok(FileId { device: DeviceNumber::new(8, 1)?, inode }) };
     let mut list: Vec<Mount> = (0..LAYERS)
-        .map(|n| Mount { kind: "erofs".into(), source: format!("/layers/{n}/layer.erofs"), options: vec!["ro".into()] })
+        .map(|n| Mount {
+            kind: "erofs".into(),
+            source: format!("/layers/{n}/layer.erofs"),
+            options: vec!["ro".into()],
+        })
         .collect();
     let options = vec![format!("lowerdir={{{{ overlay 0 {} }}}}", LAYERS - 1)];
     list.push(Mount { kind: "format/overlay".into(), source: "overlay".into(), options });
@@ -54,15 +64,25 @@ fn world() -> Result<(StorageRequest, HostFacts), Box<dyn Error>> {
         let kind = PathKind::Block(DeviceNumber::new(8, 16 + u32::try_from(n)?)?);
         let (source, facts) = match n % 5 {
             0 => ("/proc".to_owned(), MountFacts::default()),
-            1 => (format!("/srv/data/{n}"), MountFacts { kind: Some(PathKind::Directory), ..MountFacts::default() }),
-            2 => (format!("/srv/file/{n}"), MountFacts { kind: Some(PathKind::Regular(file(n as u64)?)), ..MountFacts::default() }),
+            1 => (
+                format!("/srv/data/{n}"),
+                MountFacts { kind: Some(PathKind::Directory), ..MountFacts::default() },
+            ),
+            2 => (
+                format!("/srv/file/{n}"),
+                MountFacts { kind: Some(PathKind::Regular(file(n as u64)?)), ..MountFacts::default() },
+            ),
             3 => {
                 let disk = DiskFacts { kind: Some(kind.clone()), ..DiskFacts::default() };
                 (format!("/dev/disk/{n}"), MountFacts { kind: Some(kind), disk, ..MountFacts::default() })
             }
             _ => (
                 format!("/pods/1/volumes/kubernetes.io~empty-dir/{n}"),
-                MountFacts { kind: Some(PathKind::Directory), fs_type: Some("tmpfs".into()), ..MountFacts::default() },
+                MountFacts {
+                    kind: Some(PathKind::Directory),
+                    fs_type: Some("tmpfs".into()),
+                    ..MountFacts::default()
+                },
             ),
         };
         let mount = Mount { kind: "bind".into(), source, options: vec!["rbind".into(), "rw".into()] };

@@ -117,7 +117,9 @@ mod tests {
 
     fn options(line: &[&str]) -> Run {
         let line = ["vc", "run"].iter().chain(line);
-        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("a run is expected") };
+        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("a run is expected")
+        };
         run
     }
 
