@@ -127,10 +127,10 @@ pub enum Cause {
     Unplug(#[from] UnplugError),
     /// A device cannot be had.
     #[error(transparent)]
-    Attach(#[from] AttachError),
+    Attach(#[from] Box<AttachError>),
     /// A device is not where it can be.
     #[error(transparent)]
-    Place(#[from] ReportError),
+    Place(#[from] Box<ReportError>),
     /// The machine was not resized.
     #[error(transparent)]
     Resize(#[from] ResizeError),

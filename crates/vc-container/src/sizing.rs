@@ -9,10 +9,11 @@ mod cpuset;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Semaphore, watch};
 use vc_agent::{Agent, Online};
 use vc_hypervisor::{Machine, MachineSpec, MemoryGrowth};
 use vc_types::{ContainerId, MiB};
@@ -48,7 +49,8 @@ pub enum SizeError {
 pub(crate) struct Sizing {
     least: Size,
     most: Size,
-    /// Held by whoever resizes the machine.
+    /// Its one permit is with whoever resizes the machine.
+    turn: Semaphore,
     claims: Mutex<Claims>,
     now: watch::Sender<Option<Size>>,
 }
@@ -68,7 +70,7 @@ impl Sizing {
         };
         let most = Size { vcpus: spec.max_vcpus.max(spec.vcpus), memory: most };
         let claims = Claims { by: BTreeMap::new(), now: least };
-        Self { least, most, claims: Mutex::new(claims), now: watch::channel(None).0 }
+        Self { least, most, turn: Semaphore::new(1), claims: Mutex::new(claims), now: watch::channel(None).0 }
     }
 
     /// What the machine has, once that was changed.
@@ -84,26 +86,33 @@ impl Sizing {
         resources: LinuxResources,
         budget: Budget,
     ) -> Result<(), Cause> {
-        let turn = tokio::time::timeout(budget.remaining(), self.claims.lock()).await;
-        let mut claims = turn.map_err(|_| SizeError::Busy)?;
-        let others = claims.by.iter().filter(|(other, _)| *other != id).map(|(_, claim)| claim);
-        let wanted = wanted(self.least, others.chain([&resources]))?.at_most(self.most);
-        if let Some(now) = grow(guest, claims.now, wanted, budget).await? {
-            claims.now = now;
+        let turn = tokio::time::timeout(budget.remaining(), self.turn.acquire()).await;
+        let _turn = turn.map_err(|_| SizeError::Busy)?.expect("nobody closes it");
+        let (now, wanted) = {
+            let claims = self.claims();
+            let others = claims.by.iter().filter(|(other, _)| *other != id).map(|(_, claim)| claim);
+            (claims.now, wanted(self.least, others.chain([&resources]))?.at_most(self.most))
+        };
+        if let Some(now) = grow(guest, now, wanted, budget).await? {
+            self.claims().now = now;
             self.now.send_replace(Some(now));
         }
-        claims.by.insert(id.clone(), resources);
+        self.claims().by.insert(id.clone(), resources);
         Ok(())
     }
 
     /// What the machine has.
-    pub(crate) async fn now(&self) -> Size {
-        self.claims.lock().await.now
+    pub(crate) fn now(&self) -> Size {
+        self.claims().now
     }
 
     /// Forgets what a container needs.
-    pub(crate) async fn release(&self, id: &ContainerId) {
-        self.claims.lock().await.by.remove(id);
+    pub(crate) fn release(&self, id: &ContainerId) {
+        self.claims().by.remove(id);
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().expect("nothing panics while it holds the claims")
     }
 }
 

@@ -81,7 +81,7 @@ impl Undo {
             steps -= 1;
             let failed = match held {
                 Held::Size(id) => {
-                    guest.sizing.release(&id).await;
+                    guest.sizing.release(&id);
                     None
                 }
                 Held::Device(device) if guest_holds => Some((Held::Device(device), Cause::StillUsed)),

@@ -35,19 +35,13 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         self.containers.insert(id.clone(), Record::creating(generation, resources));
         let guest = self.guest.clone();
         self.spawn(async move {
-            let (undo, result, ghost) = guest.create(&id, spec).await;
-            move |owner: &mut Self| owner.created(&id, undo, result, ghost, reply)
+            let creation = guest.create(&id, spec).await;
+            move |owner: &mut Self| owner.created(&id, creation, reply)
         });
     }
 
-    fn created(
-        &mut self,
-        id: &ContainerId,
-        undo: Undo,
-        result: Result<(), OperationError>,
-        ghost: bool,
-        reply: Reply<()>,
-    ) {
+    fn created(&mut self, id: &ContainerId, creation: Creation, reply: Reply<()>) {
+        let Creation { undo, result, ghost } = creation;
         let machine_exit = self.machine_exit.clone();
         let record = self.no_longer_busy(id);
         record.held = undo;
@@ -68,22 +62,27 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     }
 }
 
+/// What came of a creation.
+struct Creation {
+    /// What the container holds.
+    undo: Undo,
+    result: Result<(), OperationError>,
+    /// Whether the guest may yet make it, late.
+    ghost: bool,
+}
+
 impl<M: Machine, A: Agent> Guest<M, A> {
     /// Creates a container; on error what was done is undone, and the list has what could not be.
-    async fn create(
-        &self,
-        id: &ContainerId,
-        spec: ContainerSpec,
-    ) -> (Undo, Result<(), OperationError>, bool) {
+    async fn create(&self, id: &ContainerId, spec: ContainerSpec) -> Creation {
         let mut undo = Undo::default();
         let span = tracing::info_span!("create", container = %id);
         let steps = self.create_steps(id, spec, &mut undo, Budget::of(self.timing.create));
         match self.metrics.step("create", span, steps).await {
-            Ok(()) => (undo, Ok(()), false),
+            Ok(()) => Creation { undo, result: Ok(()), ghost: false },
             Err(mut error) => {
                 let Released { left, ghost } = undo.run(self, self.timing.undo()).await;
                 error.left = left;
-                (undo, Err(error), ghost)
+                Creation { undo, result: Err(error), ghost }
             }
         }
     }
@@ -103,7 +102,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         undo.push(Held::Size(id.clone()));
         let size = self.sizing.claim(self, id, resources, budget);
         size.await.map_err(|cause| OperationError::new(Step::ResizeMachine, cause))?;
-        let plugging = self.plug(id, &plan.disks, &requests, undo, budget);
+        let plugging = self.plug(id, plan.disks.iter().zip(&requests), undo, budget);
         let span = tracing::info_span!("plug layers");
         let plugged = self.metrics.step("plug layers", span, plugging).await?;
         let storages = plan.storages(&plugged).map_err(|error| unplanned(error.into()))?;
@@ -133,15 +132,15 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     async fn plug(
         &self,
         id: &ContainerId,
-        planned: &[PlannedDisk],
-        requests: &[DeviceRequest],
+        disks: impl Iterator<Item = (&PlannedDisk, &DeviceRequest)>,
         undo: &mut Undo,
         budget: Budget,
     ) -> Result<Vec<DiskPlug>, OperationError> {
         let mut plugged = Vec::new();
-        for (disk, request) in planned.iter().zip(requests) {
+        for (disk, request) in disks {
             let attached = self.devices.attach(request, id, budget).await;
-            let attached = attached.map_err(|error| OperationError::new(Step::Attach(id.clone()), error))?;
+            let attached =
+                attached.map_err(|error| OperationError::new(Step::Attach(id.clone()), Box::new(error)))?;
             let device = attached.device.clone();
             // Before the call: when it times out, the disk may be plugged all the same.
             undo.push(Held::Device(DeviceUse::Used(attached.handle)));
@@ -157,7 +156,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             match self.machine.plug(&disk.spec(device.clone(), Some(serial)), budget.deadline()).await {
                 Ok(location) => {
                     let known = self.devices.plugged(&device, location.clone());
-                    known.map_err(|error| failed(error.into()))?;
+                    known.map_err(|error| failed(Box::new(error).into()))?;
                     plugged.push(DiskPlug { id: device, location });
                 }
                 Err(error @ PlugError::Unknown { .. }) => return Err(failed(error.into())),

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 use vc_agent::{Agent, AgentError, Call, ProcessRef, Signal, SignalTarget};
-use vc_hypervisor::Machine;
+use vc_hypervisor::{Machine, MachineExit, StopError};
 use vc_types::{ContainerId, Deadline};
 
 use super::ghost::Ghost;
@@ -20,6 +20,15 @@ pub(super) enum Purpose {
     Delete(Reply<()>),
     /// The start failed, and so the container is of no use.
     FailedStart(OperationError, Reply<()>),
+}
+
+/// What came of a release.
+struct Release {
+    /// What the container still holds.
+    undo: Undo,
+    released: Released,
+    /// The end of the machine, if that was necessary.
+    escalation: Option<Result<MachineExit, StopError>>,
 }
 
 impl<M: Machine, A: Agent> Owner<M, A> {
@@ -69,24 +78,13 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             } else {
                 None
             };
-            let ended = match escalation {
-                None => None,
-                Some(Ok(exit)) => Some(Ok(exit)),
-                Some(Err(error)) => Some(Err(Leftover { step: Step::StopMachine, cause: error.into() })),
-            };
-            move |owner: &mut Self| owner.released(id, undo, released, ended, purpose)
+            let release = Release { undo, released, escalation };
+            move |owner: &mut Self| owner.released(id, release, purpose)
         });
     }
 
-    fn released(
-        &mut self,
-        id: ContainerId,
-        undo: Undo,
-        released: Released,
-        ended: Option<Result<vc_hypervisor::MachineExit, Leftover>>,
-        purpose: Purpose,
-    ) {
-        let Released { left, ghost } = released;
+    fn released(&mut self, id: ContainerId, release: Release, purpose: Purpose) {
+        let Release { undo, released: Released { left, ghost }, escalation } = release;
         let record = self.no_longer_busy(&id);
         record.held = undo;
         let why =
@@ -97,9 +95,9 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             self.look_for_ghost(Ghost::Container(id.clone()));
         }
         let mut left_after = Vec::new();
-        match ended {
+        match escalation {
             Some(Ok(exit)) => self.machine_ended(exit),
-            Some(Err(leftover)) => left_after.push(leftover),
+            Some(Err(error)) => left_after.push(Leftover { step: Step::StopMachine, cause: error.into() }),
             None => self.drop_what_went_with_the_machine(&id),
         }
         match purpose {

@@ -59,7 +59,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let back = guest_resources(reverse(before, &change));
         let change = guest_resources(change);
         let updated = self.ask(self.agent.update_container(id, &change, budget.deadline())).await;
-        let Err(cause) = updated else { return Ok(self.sizing.now().await) };
+        let Err(cause) = updated else { return Ok(self.sizing.now()) };
         let step = Step::Container(Call::UpdateContainer, id.clone());
         // An agent may have made a part of the change before it refused.
         let undo = self.timing.undo();
