@@ -6,6 +6,7 @@ mod explain;
 mod failure;
 mod guest_image;
 mod log;
+mod rootfs;
 mod run;
 mod timeline;
 mod values;

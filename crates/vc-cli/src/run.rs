@@ -6,20 +6,20 @@ mod stdio;
 mod terminal;
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
 use vc_agent::Signal;
 use vc_agent::client::Connector;
 use vc_container::{Container, ContainerSpec, Sandbox, SandboxSpec};
 use vc_hypervisor::MachineSpec;
 use vc_qemu::{Qemu, QemuConfig};
-use vc_storage::{Layer, layers_of_mounts, layers_of_rootfs};
-use vc_types::{HostPath, SandboxId};
+use vc_storage::DirectVolumes;
+use vc_types::{ContainerId, HostPath, SandboxId};
 
 use crate::cli::{Machine, Run};
 use crate::failure::Failure;
 use crate::guest_image::GuestImage;
+use crate::rootfs;
 use signals::{Received, Signals};
 pub(crate) use spec::load as load_bundle;
 use stdio::Streams;
@@ -29,9 +29,12 @@ use terminal::RawMode;
 pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let mut signals = Signals::listen().map_err(|error| Failure::step("listen for signals", error))?;
     let oci = spec::build(&options)?;
-    let layers = layers(&options, &oci)?;
     let terminal = oci.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     let name = random_name()?;
+    let id: ContainerId = name.as_str().parse().expect("both kinds of id have the same rules");
+    // Binding and serving directories needs root; without it they are copied.
+    let shared_fs = rustix::process::geteuid().is_root() && vc_share::find_virtiofsd().is_ok();
+    let storage = rootfs::storage(id.clone(), &options.rootfs, &oci, shared_fs, &DirectVolumes::default())?;
     let spec = sandbox_spec(&options.machine, &name)?;
     let qemu = Qemu::new(QemuConfig {
         program: options.machine.qemu.clone(),
@@ -44,9 +47,9 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
         // Nobody would hear it in the guest yet. Dropping the creation ends what it started.
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
-    let container = ContainerSpec { oci, layers };
+    let container = ContainerSpec { oci, storage };
     let streams = Streams { terminal, interactive: options.interactive };
-    let result = in_sandbox(&sandbox, &name, container, streams, &mut signals).await;
+    let result = in_sandbox(&sandbox, id, container, streams, &mut signals).await;
     let stopped = sandbox.stop().await;
     match (result, stopped) {
         (result, Ok(())) => result,
@@ -60,12 +63,11 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
 /// Creates the container, passes streams and signals, and waits for its end.
 async fn in_sandbox(
     sandbox: &Sandbox,
-    name: &SandboxId,
+    id: ContainerId,
     spec: ContainerSpec,
     streams: Streams,
     signals: &mut Signals,
 ) -> Result<u8, Failure> {
-    let id = name.as_str().parse().expect("both kinds of id have the same rules");
     let container = tokio::select! {
         container = sandbox.create_container(id, spec) => container?,
         received = signals.next_ending() => return Ok(received.exit_code()),
@@ -112,24 +114,6 @@ async fn pass_on(container: Container, signal: Signal) {
     if let Err(error) = container.signal(signal).await {
         tracing::warn!(?signal, cause = %error.cause, "the signal was not passed on");
     }
-}
-
-fn layers(options: &Run, oci: &Spec) -> Result<Vec<Layer>, Failure> {
-    let rootfs = &options.rootfs;
-    if !rootfs.layers.is_empty() {
-        let open = |path: &PathBuf| Layer::open(path);
-        let layers: Result<Vec<_>, _> = rootfs.layers.iter().map(open).collect();
-        return layers.map_err(|error| Failure::step("use the layers", error));
-    }
-    if !rootfs.mounts.is_empty() {
-        let mounts: Vec<_> = rootfs.mounts.iter().map(|mount| mount.0.clone()).collect();
-        return layers_of_mounts(&mounts).map_err(|error| Failure::step("use the root file system", error));
-    }
-    let bundle = rootfs.bundle.as_deref().unwrap_or(Path::new("."));
-    let root = oci.root().as_ref().map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
-    let root = bundle.join(root);
-    let step = format!("use the bundle's root file system {}", root.display());
-    layers_of_rootfs(&root).map_err(|error| Failure::step(step, error))
 }
 
 fn sandbox_spec(options: &Machine, name: &SandboxId) -> Result<SandboxSpec, Failure> {

@@ -38,5 +38,5 @@ pub use sandbox::{Sandbox, SandboxSpec};
 pub use sizing::{InvalidCpuSet, Size, SizeError};
 pub use state::{Ask, Op, Refused, State};
 pub use status::{ContainerStatus, SandboxStatus};
-pub use storage::{InvalidPageSize, storage_request};
+pub use storage::{ContainerStorage, CopyFailed, InvalidPageSize, StorageError, storage_request};
 pub use timing::Timing;

@@ -18,6 +18,7 @@ use crate::owner::{Owner, Request};
 use crate::runtime_dir::RuntimeDir;
 use crate::sizing::Sizing;
 use crate::status::SandboxStatus;
+use crate::storage::Shares;
 use crate::timing::Timing;
 
 /// How many requests may wait for the owner; it never works on one, so this is never long.
@@ -90,6 +91,7 @@ impl Sandbox {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::default()),
+                    shares: Arc::new(Shares::new(spec.machine.runtime_dir.clone())),
                     sizing: Arc::new(Sizing::new(&spec.machine)),
                     metrics: metrics.clone(),
                     timing: spec.timing,

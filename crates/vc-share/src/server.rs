@@ -210,9 +210,24 @@ impl Virtiofsd {
     /// # Cancel safety
     /// May be dropped and called again at any time, and by several callers.
     pub async fn exited(&self) -> ServerEnd {
+        self.watch_end().await
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<ServerEnd> {
+        self.end.borrow().clone()
+    }
+
+    /// As [`Virtiofsd::exited`], without holding on to the server.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub fn watch_end(&self) -> impl Future<Output = ServerEnd> + Send + use<> {
         let mut end = self.end.clone();
-        let told = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        told.unwrap_or(ServerEnd { status: None, said: String::new() })
+        async move {
+            let told = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+            told.unwrap_or(ServerEnd { status: None, said: String::new() })
+        }
     }
 
     /// Ends it and removes its socket. One that has ended is fine.

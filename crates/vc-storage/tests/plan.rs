@@ -315,6 +315,22 @@ fn one_device_is_plugged_and_mounted_once_whatever_uses_it() {
 }
 
 #[test]
+fn one_layer_twice_is_two_partitions() {
+    let image = |name: &str| {
+        let image = HostPath::new(name).unwrap();
+        LayerSource::Image { image, devices: Vec::new(), verity: None }
+    };
+    let upper = Upper::Memory { unused: None };
+    let rootfs =
+        Rootfs::Layers(Layers { layers: vec![image("/a"), image("/a")], upper, options: Vec::new() });
+    let RootFacts::Layers { mut layers, .. } = facts_of_root(&rootfs) else { panic!("layers are expected") };
+    layers[1] = layers[0].clone();
+    let facts = HostFacts { root: RootFacts::Layers { layers, upper: None }, mounts: Vec::new() };
+    let plan = plan(&request(rootfs, Vec::new()), &facts, POLICY).unwrap();
+    assert_eq!((plan.disks.len(), plan.disks[0].images.len()), (1, 2));
+}
+
+#[test]
 fn a_machine_without_disks_is_told_so() {
     let facts = HostFacts { root: facts_of_root(&world::one_layer()), mounts: Vec::new() };
     let policy = MountPolicy { disks: false, ..POLICY };

@@ -18,12 +18,16 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         let (guest, running) = (self.guest.clone(), self.machine_exit.is_none());
         self.spawn(async move {
             let ended = guest.end(running).await;
-            move |owner: &mut Self| owner.sandbox_stopped(ended)
+            let left = match &ended {
+                Ok(_) => guest.shares.end(guest.timing.undo().deadline()).await,
+                // The guest may still use it.
+                Err(_) => Vec::new(),
+            };
+            move |owner: &mut Self| owner.sandbox_stopped(ended, left)
         });
     }
 
-    fn sandbox_stopped(&mut self, ended: Result<MachineExit, StopError>) {
-        let mut left = Vec::new();
+    fn sandbox_stopped(&mut self, ended: Result<MachineExit, StopError>, mut left: Vec<Leftover>) {
         match ended {
             Ok(exit) => self.machine_ended(exit),
             Err(error) => left.push(Leftover { step: Step::StopMachine, cause: error.into() }),
@@ -64,6 +68,15 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     /// Nobody has a handle any more.
     pub(super) async fn abandon(self) {
+        // The directory is gone before the sandbox's own, in which it is.
+        let stopped = self.guest.machine.stop(self.guest.timing.undo().deadline()).await;
+        let shares = match stopped {
+            Ok(_) => self.guest.shares.end(self.guest.timing.undo().deadline()).await,
+            Err(_) => Vec::new(),
+        };
+        for left in &shares {
+            tracing::error!(step = %left.step, cause = %left.cause, "an abandoned sandbox left something");
+        }
         for left in end(&*self.guest.machine, self.dir, &self.guest.timing).await {
             tracing::error!(step = %left.step, cause = %left.cause, "an abandoned sandbox left something");
         }
