@@ -47,7 +47,7 @@ stat -f -c %T /dev/shm; stat -f -c %T /memory; stat -c '%g' /memory
 echo x > /local/x && stat -c '%a' /local
 cat /image/in-image; echo x 2>/dev/null > /image/x || echo image ro
 test -e /proc/self/mounts && echo proc
-cat /map/key; inotifyd - /map:y 2>/dev/null | read -r event; echo noticed; sleep 1; cat /map/key
+cat /map/key; inotifyd - /map:y 2>/dev/null | while read -r event; do grep -q second /map/key && break; done; echo noticed; cat /map/key
 "#;
 
 const SEEN: &str = "of the host\n1234 5678\nof a mount\nof the host\nro\nro below\none\nfile written\ntmpfs\ntmpfs\n7\n777\nin the image\nimage ro\nproc\n";

@@ -144,7 +144,9 @@ async fn tell_end(server: std::sync::Weak<Virtiofsd>) {
     let exited = watched.watch_end();
     drop(watched);
     let end = exited.await;
-    if server.strong_count() > 0 {
+    // With code 0 it ends when the machine closes the connection.
+    let is_expected = end.status.is_some_and(|status| status.success()) || server.strong_count() == 0;
+    if !is_expected {
         tracing::warn!(%end, "the shared directory is no longer served");
     }
 }
