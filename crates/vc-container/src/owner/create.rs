@@ -1,5 +1,8 @@
 //! Creating a container: plan, size, disks, guest; on an error all of it is undone.
 
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::LinuxResources;
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
 use vc_device::{AttachStep, DeviceRequest};
 use vc_hypervisor::{Machine, PlugError};
@@ -11,9 +14,10 @@ use super::record::Record;
 use super::{Owner, Reply, refuse};
 use crate::container::ContainerSpec;
 use crate::devices::DeviceUse;
-use crate::error::{Cause, OperationError, Step};
+use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
 use crate::guest_spec::guest_spec;
+use crate::record::{ContainerRecord, Phase};
 use crate::state::Op;
 use crate::timing::Budget;
 use crate::undo::{Held, Released, Undo};
@@ -29,8 +33,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         if let Some(cause) = refusal {
             return refuse(reply, Step::CheckState(id), cause);
         }
-        let linux = spec.oci.linux().as_ref();
-        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let resources = resources_of(&spec);
         let generation = self.next_generation();
         self.containers.insert(id.clone(), Record::creating(generation, resources));
         let guest = self.guest.clone();
@@ -82,6 +85,14 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             Err(mut error) => {
                 let Released { left, ghost } = undo.run(self, self.timing.undo()).await;
                 error.left = left;
+                let noted = self.note(|record| match record.container(id) {
+                    Some(known) if !undo.is_empty() => known.phase = Phase::Stopped,
+                    _ => record.forget(id),
+                });
+                // A record that is behind has a container that is being created, which is no one's.
+                if let Err(cause) = noted.await {
+                    error.left.push(Leftover { step: Step::Record, cause });
+                }
                 Creation { undo, result: Err(error), ghost }
             }
         }
@@ -94,8 +105,11 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         undo: &mut Undo,
         budget: Budget,
     ) -> Result<(), OperationError> {
+        let unrecorded = |cause| OperationError::new(Step::Record, cause);
         let unplanned = |cause: Cause| OperationError::new(Step::Plan(id.clone()), cause);
         let (plan, requests) = plan(id, &spec).map_err(unplanned)?;
+        let new = new_record(id, &spec);
+        self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
         let oci = guest_spec(spec.oci, &plan.rootfs).map_err(|error| unplanned(error.into()))?;
         let linux = oci.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
@@ -118,7 +132,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         match created.await {
             Ok(()) => {
                 undo.confirm_container();
-                Ok(())
+                let ready = self.note_container(id, |known| known.phase = Phase::Ready);
+                ready.await.map_err(unrecorded)
             }
             Err(cause) => {
                 if is_without_container(&cause) {
@@ -171,6 +186,25 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         }
         Ok(plugged)
     }
+}
+
+/// The container as it is written down before anything is done for it.
+fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
+    ContainerRecord {
+        id: id.clone(),
+        phase: Phase::Creating,
+        oci: spec.oci.clone(),
+        layers: spec.layers.iter().map(|layer| layer.name().clone()).collect(),
+        resources: resources_of(spec),
+        exit: None,
+        processes: BTreeMap::new(),
+        oom_kills: 0,
+    }
+}
+
+fn resources_of(spec: &ContainerSpec) -> LinuxResources {
+    let linux = spec.oci.linux().as_ref();
+    linux.and_then(|linux| linux.resources().clone()).unwrap_or_default()
 }
 
 /// Which disks carry the layers, and what each is on the host.
