@@ -23,7 +23,7 @@ mod undo;
 
 pub use container::{Container, ContainerSpec, Stream};
 pub use error::{Cause, Leftover, OperationError, Step};
-pub use guest_spec::{SpecError, guest_spec};
+pub use guest_spec::{GuestFeatures, SpecError, guest_spec};
 pub use sandbox::{Sandbox, SandboxSpec};
 pub use state::{ContainerStatus, Op, Refused, SandboxStatus, State};
 pub use timing::Timing;

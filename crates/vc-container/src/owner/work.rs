@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci_spec::runtime::Spec;
 use tokio::sync::watch;
 use tracing::Instrument;
 use vc_agent::{
@@ -15,7 +16,7 @@ use vc_types::{ContainerId, DeviceId};
 use super::Reply;
 use crate::container::{ContainerSpec, Stream};
 use crate::error::{Cause, Leftover, OperationError, Step};
-use crate::guest_spec::guest_spec;
+use crate::guest_spec::{GuestFeatures, guest_spec};
 use crate::timing::Timing;
 use crate::undo::{Held, Undo};
 
@@ -99,8 +100,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let packing = Packing::for_layers(spec.layers.len());
         let plan = plan_layers(id, spec.layers, packing);
         let plan = plan.map_err(|error| OperationError::new(planning(), error))?;
-        let oci =
-            guest_spec(spec.oci, &plan.rootfs).map_err(|error| OperationError::new(planning(), error))?;
+        let features = self.features_for(&spec.oci).await?;
+        let oci = guest_spec(spec.oci, &plan.rootfs, features)
+            .map_err(|error| OperationError::new(planning(), error))?;
         let plugging = self.plug(&plan.disks, disks, undo);
         let plugged = plugging.instrument(tracing::info_span!("plug layers")).await?;
         let storages = plan.storages(&plugged).map_err(|error| OperationError::new(planning(), error))?;
@@ -111,6 +113,17 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let created = self.ask(call.instrument(tracing::info_span!("create container"))).await;
         created
             .map_err(|cause| OperationError::new(Step::Container(Call::CreateContainer, id.clone()), cause))
+    }
+
+    /// What of the guest matters to `spec`; it is asked only when something does.
+    async fn features_for(&self, spec: &Spec) -> Result<GuestFeatures, OperationError> {
+        if spec.linux().as_ref().is_none_or(|linux| linux.seccomp().is_none()) {
+            return Ok(GuestFeatures::default());
+        }
+        let details = self.ask(self.agent.details(self.timing.request())).await;
+        let details =
+            details.map_err(|cause| OperationError::new(Step::Guest(Call::GetGuestDetails), cause))?;
+        Ok(GuestFeatures { seccomp: details.seccomp })
     }
 
     async fn plug(

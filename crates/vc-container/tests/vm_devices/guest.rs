@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::SpecBuilder;
 use vc_agent::{
     Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, Guest as _, Interface,
     Network as _, ProcessRef, Processes, Storage, StorageDriver, Streams,
 };
-use vc_container::guest_spec;
+use vc_container::{GuestFeatures, guest_spec};
 use vc_device::{Access, BlockSpec, DeviceSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::{Qemu, QemuMachine};
-use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{Deadline, DeviceId, GuestPath, HostPath, MacAddress, PciPath};
 
 /// Ample for a busy machine under emulation.
@@ -126,27 +125,43 @@ impl Guest {
 
     /// Runs a container on top of `layers` and busybox; returns what it writes.
     pub(crate) async fn run(&self, name: &str, layers: Vec<Storage>, script: &str) -> String {
-        let agent = self.agent.as_ref().unwrap();
+        let process = self.begin(name, layers, script).await;
+        self.finish(&process).await
+    }
+
+    pub(crate) fn agent(&self) -> &Client {
+        self.agent.as_ref().unwrap()
+    }
+
+    /// Starts a container on top of `layers` and busybox.
+    pub(crate) async fn begin(&self, name: &str, layers: Vec<Storage>, script: &str) -> ProcessRef {
+        let agent = self.agent();
         let id = name.parse().unwrap();
         let rootfs = GuestPath::new(format!("/run/kata-containers/{name}/rootfs")).unwrap();
         let mut storages = layers;
         storages.push(self.base.clone().unwrap());
         storages.push(overlay(name, &storages, &rootfs));
-        let mut request = CreateContainer::new(id, guest_spec(shell(script), &rootfs).unwrap());
+        let spec = guest_spec(shell(script), &rootfs, GuestFeatures::default()).unwrap();
+        let mut request = CreateContainer::new(id, spec);
         request.storages = storages;
         agent.create_container(&request, deadline()).await.unwrap();
         agent.start_container(&request.id, deadline()).await.unwrap();
-        let process = ProcessRef::init(&request.id);
+        ProcessRef::init(&request.id)
+    }
+
+    /// Waits for a container's end; returns what it wrote.
+    pub(crate) async fn finish(&self, process: &ProcessRef) -> String {
+        let agent = self.agent();
         let mut all = Vec::new();
         loop {
-            let some = agent.read_stdout(&process, 4096).await.unwrap();
+            let some = agent.read_stdout(process, 4096).await.unwrap();
             if some.is_empty() {
                 break;
             }
             all.extend(some);
         }
-        agent.wait(&process).await.unwrap();
-        agent.remove_container(&request.id, deadline()).await.unwrap();
+        agent.wait(process).await.unwrap();
+        agent.remove_container(&process.container, deadline()).await.unwrap();
         String::from_utf8(all).unwrap()
     }
 
@@ -169,14 +184,4 @@ fn overlay(name: &str, lower: &[Storage], rootfs: &GuestPath) -> Storage {
         ],
         ..Storage::new(StorageDriver::Overlay, "overlay", "overlay", rootfs.clone())
     }
-}
-
-fn shell(script: &str) -> oci_spec::runtime::Spec {
-    let mut spec = SpecBuilder::default().build().unwrap();
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
-    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
-    process.set_terminal(None);
-    spec.set_process(Some(process));
-    spec
 }
