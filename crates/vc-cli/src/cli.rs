@@ -24,6 +24,29 @@ pub(crate) enum Command {
     /// The exit code is the command's; 128+n when signal n ended it; 125 when vc itself failed; 126
     /// when the command cannot be executed; 127 when it does not exist.
     Run(Run),
+
+    /// Tell how the storage of a container would reach its machine, and why; changes nothing.
+    ///
+    /// The exit code is 125 when the container cannot be had, with the reason on standard error.
+    Explain(Explain),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) rootfs: Rootfs,
+
+    /// Print the plan in JSON instead of as a tree
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Plan for a machine that shares no file system with the host
+    #[arg(long)]
+    pub(crate) no_shared_fs: bool,
+
+    /// Where CSI drivers leave volumes to the runtime
+    #[arg(long, value_name = "DIR", default_value = "/run/kata-containers/shared/direct-volumes")]
+    pub(crate) direct_volumes: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -139,7 +162,7 @@ mod tests {
             ["vc", "run", "-l", "a", "--", "sh", "-c", "x -t"],
             ["vc", "run", "-l", "a", "sh", "-c", "-t", "x -t"],
         ] {
-            let Command::Run(run) = Cli::try_parse_from(line).unwrap().command;
+            let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("{line:?}") };
             assert_eq!(run.command[0], "sh");
             assert!(!run.tty);
         }

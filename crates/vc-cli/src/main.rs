@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod explain;
 mod failure;
 mod guest_image;
 mod log;
@@ -29,7 +30,12 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked_for { 0 } else { failure::RUNTIME });
         }
     };
-    let Command::Run(options) = cli.command;
+    let options = match cli.command {
+        Command::Run(options) => options,
+        Command::Explain(options) => {
+            return explain::explain(&options).map_or_else(Failure::report, |()| ExitCode::SUCCESS);
+        }
+    };
     let timeline = options.timeline.then(|| timeline::Timeline::starting(start));
     log::init(timeline.clone());
     let runtime = match tokio::runtime::Runtime::new() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 use vc_agent::Signal;
 use vc_agent::client::Connector;
-use vc_container::{Container, ContainerSpec, Sandbox, SandboxSpec, Timing};
+use vc_container::{Container, ContainerSpec, Sandbox, SandboxSpec};
 use vc_hypervisor::MachineSpec;
 use vc_qemu::{Qemu, QemuConfig};
 use vc_storage::{Layer, layers_of_mounts, layers_of_rootfs};
@@ -21,6 +21,7 @@ use crate::cli::{Machine, Run};
 use crate::failure::Failure;
 use crate::guest_image::GuestImage;
 use signals::{Received, Signals};
+pub(crate) use spec::load as load_bundle;
 use stdio::Streams;
 use terminal::RawMode;
 
@@ -137,7 +138,7 @@ fn sandbox_spec(options: &Machine, name: &SandboxId) -> Result<SandboxSpec, Fail
     machine.vcpus = options.cpus;
     machine.memory = options.memory;
     machine.accelerator = options.accel;
-    Ok(SandboxSpec { machine, hostname: "vc".into(), timing: Timing::default() })
+    Ok(SandboxSpec { hostname: "vc".into(), ..SandboxSpec::new(machine) })
 }
 
 /// Where the machine's sockets go: the user's runtime directory, or the system's one for temporary files.

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Hooks, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, Mount, RootBuilder,
-    Spec,
+    Hooks, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxResources, LinuxSeccomp,
+    Mount, Process, RootBuilder, Spec,
 };
 use vc_types::GuestPath;
 
@@ -92,7 +92,18 @@ pub fn guest_spec(mut spec: Spec, rootfs: &GuestPath, guest: GuestFeatures) -> R
     let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let root = RootBuilder::default().path(rootfs.as_str()).readonly(read_only).build();
     spec.set_root(Some(root.expect("path and readonly are all it takes")));
-    let mut process = spec.process().clone().ok_or(SpecError::NoProcess)?;
+    let process = spec.process().clone().ok_or(SpecError::NoProcess)?;
+    spec.set_process(Some(guest_process(process)?));
+    let linux = spec.linux().clone().unwrap_or_default();
+    spec.set_linux(Some(guest_linux(linux, guest)?));
+    Ok(spec)
+}
+
+/// A process as the agent gets it: of a container, or executed in one.
+///
+/// # Errors
+/// [`SpecError::NoProcess`] without a command.
+pub fn guest_process(mut process: Process) -> Result<Process, SpecError> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(SpecError::NoProcess);
     }
@@ -103,10 +114,17 @@ pub fn guest_spec(mut spec: Spec, rootfs: &GuestPath, guest: GuestFeatures) -> R
         user.set_umask(None);
         process.set_user(user);
     }
-    spec.set_process(Some(process));
-    let linux = spec.linux().clone().unwrap_or_default();
-    spec.set_linux(Some(guest_linux(linux, guest)?));
-    Ok(spec)
+    Ok(process)
+}
+
+/// Limits as the agent gets them: what names things of the host is left out.
+pub(crate) fn guest_resources(mut resources: LinuxResources) -> LinuxResources {
+    resources.set_devices(None).set_block_io(None).set_network(None);
+    if let Some(mut cpu) = resources.cpu().clone() {
+        cpu.set_cpus(None).set_mems(None);
+        resources.set_cpu(Some(cpu));
+    }
+    resources
 }
 
 fn any_hook(hooks: &Hooks) -> bool {
@@ -144,16 +162,11 @@ fn guest_linux(mut linux: Linux, guest: GuestFeatures) -> Result<Linux, SpecErro
     namespaces.retain(|namespace| !of_the_guest.contains(&namespace.typ()));
     let seccomp = linux.seccomp().clone().filter(|_| guest.seccomp).map(guest_filter);
     linux.set_namespaces(Some(namespaces)).set_seccomp(seccomp).set_mount_label(None).set_cgroups_path(None);
-    if let Some(mut resources) = linux.resources().clone() {
-        let mut rules = resources.devices().clone();
-        if let Some(rules) = &mut rules {
-            rules.retain(|rule| !is_about_one_disk(rule));
-        }
-        resources.set_devices(rules).set_block_io(None).set_network(None);
-        if let Some(mut cpu) = resources.cpu().clone() {
-            cpu.set_cpus(None).set_mems(None);
-            resources.set_cpu(Some(cpu));
-        }
+    if let Some(resources) = linux.resources().clone() {
+        let rules = resources.devices().clone();
+        let rules = rules.map(|rules| rules.into_iter().filter_map(guest_rule).collect());
+        let mut resources = guest_resources(resources);
+        resources.set_devices(rules);
         linux.set_resources(Some(resources));
     }
     Ok(linux)
@@ -164,9 +177,19 @@ fn guest_filter(mut filter: LinuxSeccomp) -> LinuxSeccomp {
     filter
 }
 
-/// Numbers of disks are given in the order of their appearance, so the guest's are other disks.
-fn is_about_one_disk(rule: &LinuxDeviceCgroup) -> bool {
-    rule.typ() == Some(LinuxDeviceType::B) && rule.major().is_some_and(|major| major >= 0)
+/// The rule as it is in the guest. Numbers of disks are given in the order of their appearance, so the guest's
+/// are other disks: of a rule about one device that does not tell the kind, the character device is left.
+fn guest_rule(mut rule: LinuxDeviceCgroup) -> Option<LinuxDeviceCgroup> {
+    let is_about_one = rule.major().is_some_and(|major| major >= 0);
+    match rule.typ() {
+        _ if !is_about_one => Some(rule),
+        Some(LinuxDeviceType::B) => None,
+        None | Some(LinuxDeviceType::A) => {
+            rule.set_typ(Some(LinuxDeviceType::C));
+            Some(rule)
+        }
+        _ => Some(rule),
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +254,8 @@ mod tests {
             {"allow": true, "type": "b", "access": "m"},
         ]);
         let mut rules = kept.clone();
+        // Without a kind, it would be about a disk as well.
+        rules[1]["type"] = "a".into();
         let disk = serde_json::json!({"allow": true, "type": "b", "major": 8, "minor": 0, "access": "rwm"});
         rules.as_array_mut().unwrap().push(disk);
         spec["linux"]["devices"] = serde_json::json!([fuse]);

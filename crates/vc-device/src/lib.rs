@@ -29,17 +29,18 @@ pub use registry::{
 };
 pub use request::{
     AccessError, AccessFacts, BLOCK_FILE_OPTION, ContainerNode, DeviceIdentity, DeviceRequest, DeviceSource,
-    Dropped, FileId, Filtered, LinuxDevice, LinuxDeviceError, Mount, MountError, NodeKind, PathKind,
-    PmemBacking, Requested, VhostUserSockets, control_first, decide_access, request_of_disk,
+    Dropped, FileId, Filtered, LinuxDevice, LinuxDeviceError, Mount, MountError, NamedFile, NodeKind,
+    PathKind, PmemBacking, Requested, VhostUserSockets, control_first, decide_access, request_of_disk,
     request_of_linux_device, request_of_mount, without_removable_media,
 };
 pub use spec::{
     Access, AioBackend, ApQueue, BlockBackend, BlockSize, BlockSpec, CharacterSpec, DeviceSpec, FsTag,
     HostCache, ImageFormat, InvalidApQueue, InvalidBlockSize, InvalidFsTag, InvalidGuestCid, InvalidMdev,
-    InvalidNetwork, InvalidPartitions, InvalidPmem, InvalidQueueSize, InvalidSerial, IoPolicy, MdevId,
-    NativeNeedsDirect, NetworkBackend, NetworkSpec, PFN_SIGNATURE_OFFSET, PartitionImage, PartitionedSpec,
-    PmemFrontend, PmemSpec, QueueSize, Serial, TapQueue, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec,
-    VhostUserBlkSpec, VhostUserFsSpec, VsockBackend, VsockSpec, has_pfn_signature,
+    InvalidNetwork, InvalidPartitions, InvalidPmem, InvalidPortName, InvalidQueueSize, InvalidSerial,
+    IoPolicy, MdevId, NativeNeedsDirect, NetworkBackend, NetworkSpec, PFN_SIGNATURE_OFFSET, PartitionImage,
+    PartitionedSpec, PmemFrontend, PmemSpec, PortName, QueueSize, Serial, SerialPortBackend, SerialPortSpec,
+    TapQueue, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec, VhostUserBlkSpec, VhostUserFsSpec,
+    VsockBackend, VsockSpec, has_pfn_signature,
 };
 pub use sysfs::{GroupMember, IommuGroup, PciClass, PciFunction, Sysfs, SysfsError};
 pub use topology::{
