@@ -3,7 +3,7 @@
 //! `cargo xtask integration` sets the variable: in a nested host to the devices that were made for it, on a user's host to
 //! what `--vfio` names.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,8 @@ impl PciFunction {
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         // `nvme0n1` is a disk; what begins with `ng` or `hwmon` is not.
         let disks = names.filter(|name| name.strip_prefix("nvme").is_some_and(|rest| rest.contains('n')));
-        disks.map(|name| Path::new("/dev").join(name)).find(|disk| disk.exists())
+        // The node comes before the disk: until then it cannot be opened.
+        disks.map(|name| Path::new("/dev").join(name)).find(|disk| File::open(disk).is_ok())
     }
 
     /// Takes it from its driver and gives it to `vfio-pci`, until the returned value is dropped.

@@ -5,6 +5,7 @@
 mod bare;
 mod container;
 mod layers;
+mod plug;
 mod series;
 mod wire;
 
@@ -22,10 +23,13 @@ use series::Series;
 /// What can be measured of the way to a container, in one machine.
 const WIRE: [&str; 3] = ["exec", "stdio", "rpc"];
 
+/// What can be measured.
+const SUBJECTS: &str = "boot, plug, layers, exec, stdio, rpc, mounts; several may be named";
+
 /// What the command line can choose.
 #[derive(Debug)]
 pub(crate) struct Options {
-    subject: Subject,
+    subjects: Vec<Subject>,
     /// What of the way to a container is measured.
     wire: Vec<String>,
     /// How often; each subject has a number of its own.
@@ -40,6 +44,8 @@ pub(crate) struct Options {
 enum Subject {
     /// The start of a container, next to a bare QEMU.
     Boot,
+    /// A plug, next to raw QMP.
+    Plug,
     /// The start of a container with many layers, next to one with a single layer.
     Layers,
     /// The way to a container: exec, standard output, calls.
@@ -52,42 +58,52 @@ impl Options {
     /// Reads what follows `bench` on the command line.
     pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
         let mut options = Self {
-            subject: Subject::Wire,
+            subjects: Vec::new(),
             wire: Vec::new(),
             rounds: None,
             accelerator: "tcg".to_owned(),
             other_guest: None,
         };
-        let mut subject = None;
         while let Some(argument) = arguments.next()? {
             match argument {
                 Long("rounds") => options.rounds = Some(arguments.value()?.parse()?),
                 Long("guest") => options.other_guest = Some(std::path::absolute(arguments.value()?)?),
                 Long("accel") => options.accelerator = arguments.value()?.string()?,
-                Value(value) if WIRE.iter().any(|name| value == *name) => options.wire.push(value.string()?),
-                Value(value) if subject.is_none() => subject = Some(value.string()?),
+                Value(value) => options.add(&value.string()?)?,
                 other => return Err(other.unexpected().into()),
             }
         }
         ensure!(options.rounds != Some(0), "--rounds must be at least 1");
-        options.subject = match subject.as_deref() {
-            None if !options.wire.is_empty() => Subject::Wire,
-            Some("boot") => Subject::Boot,
-            Some("layers") => Subject::Layers,
-            Some("mounts") => Subject::Mounts,
-            _ => bail!(
-                "what to measure? There are: bench boot, bench layers, bench exec stdio rpc, bench mounts"
-            ),
-        };
+        ensure!(!options.subjects.is_empty(), "what to measure? There are: {SUBJECTS}");
         Ok(options)
+    }
+
+    fn add(&mut self, name: &str) -> Result<()> {
+        let subject = match name {
+            "boot" => Subject::Boot,
+            "plug" => Subject::Plug,
+            "layers" => Subject::Layers,
+            "mounts" => Subject::Mounts,
+            _ if WIRE.contains(&name) => {
+                self.wire.push(name.to_owned());
+                Subject::Wire
+            }
+            _ => bail!("{name:?} cannot be measured. What can: {SUBJECTS}"),
+        };
+        // What of the way to a container is measured is measured in one machine.
+        if !self.subjects.contains(&subject) {
+            self.subjects.push(subject);
+        }
+        Ok(())
     }
 }
 
 /// Measures, and prints medians and ratios.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::load()?;
-    match options.subject {
+    options.subjects.iter().try_for_each(|subject| match subject {
         Subject::Boot => boot(&workspace, options),
+        Subject::Plug => plug::run(&workspace, options),
         Subject::Layers => {
             let (image, vc) = ready(&workspace)?;
             layers::measure(&workspace, &image, &vc, options)
@@ -95,7 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Subject::Wire => wire::run(&workspace, options),
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
-    }
+    })
 }
 
 fn mounts(workspace: &Workspace) -> Result<()> {

@@ -67,6 +67,11 @@ impl Options {
         Self { out: Some(directory.to_owned()), ..Self::default() }
     }
 
+    /// The image from Debian's kernel with another `/init`, in this directory.
+    pub(crate) fn with_init(init: PathBuf, directory: &Path) -> Self {
+        Self { init: Some(init), ..Self::into(directory) }
+    }
+
     /// Reads what follows `guest` on the command line.
     pub(crate) fn parse(arguments: &mut lexopt::Parser) -> Result<Self> {
         let mut options = Self::default();

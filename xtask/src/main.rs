@@ -45,6 +45,8 @@ Usage: cargo xtask COMMAND
   bench boot [--rounds N] [--accel tcg|kvm] [--guest DIR]
         times `vc run` next to a bare QEMU that boots the same image; --guest for
         another guest image in the same rounds
+  bench plug [--rounds N] [--accel tcg|kvm]
+        times a plug and an unplug next to the same by raw QMP
   bench layers [--rounds N] [--accel tcg|kvm]
         times `vc run` with 8, 32 and 128 layers next to one with a single layer
   bench mounts

@@ -4,7 +4,7 @@ use std::num::NonZeroU8;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use vc_container::{SandboxSpec, Timing};
+use vc_container::SandboxSpec;
 use vc_hypervisor::{Accelerator, MachineSpec};
 use vc_qemu::{Qemu, QemuConfig};
 use vc_types::{HostPath, MiB, SandboxId};
@@ -62,6 +62,6 @@ impl MachinePlan {
         machine.vcpus = self.vcpus;
         machine.memory = self.memory;
         machine.accelerator = self.accelerator;
-        Ok(SandboxSpec { machine, hostname: "vc".into(), timing: Timing::default() })
+        Ok(SandboxSpec { hostname: "vc".into(), ..SandboxSpec::new(machine) })
     }
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 use oci_spec::runtime::Spec;
 use vc_agent::ExitStatus;
 use vc_agent::fake::{FakeAgent, FakeConnector, Program};
-use vc_container::{ContainerSpec, Sandbox, SandboxSpec, Stream, Timing};
+use vc_container::{ContainerSpec, Sandbox, SandboxSpec, Stream};
 use vc_hypervisor::MachineSpec;
 use vc_hypervisor::fake::FakeHypervisor;
 use vc_storage::Layer;
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // What `Spec::default()` runs.
     let agent = FakeAgent::new().program("sh", prints);
     let hypervisor = FakeHypervisor::default();
-    let spec = SandboxSpec { machine, hostname: "box".into(), timing: Timing::default() };
+    let spec = SandboxSpec::new(machine);
 
     let sandbox = Sandbox::create(&hypervisor, &FakeConnector::new(&agent), spec).await?;
     let spec = ContainerSpec { oci: Spec::default(), layers: vec![Layer::open(image)?] };

@@ -2,12 +2,16 @@
 
 use std::fmt;
 
-use vc_agent::{AgentError, Call};
-use vc_hypervisor::{LaunchError, MachineExit, OneLine, PlugError, StopError, UnplugError};
+use vc_agent::{AgentError, Call, ProcessRef};
+use vc_device::{AttachError, ReportError};
+use vc_hypervisor::{
+    ControlError, LaunchError, MachineExit, OneLine, PlugError, ResizeError, StopError, UnplugError,
+};
 use vc_storage::PlanError;
 use vc_types::{ContainerId, DeviceId, HostPath};
 
 use crate::guest_spec::SpecError;
+use crate::sizing::SizeError;
 use crate::state::{Refused, State};
 
 /// A step of an operation.
@@ -33,14 +37,32 @@ pub enum Step {
         /// What it carries, the top layer first.
         layers: Vec<HostPath>,
     },
+    /// Make a device known as one that the container uses.
+    Attach(ContainerId),
     /// Unplug a disk.
     Unplug(DeviceId),
     /// A call of the agent about the sandbox.
     Guest(Call),
     /// A call of the agent about a container.
     Container(Call, ContainerId),
+    /// A call of the agent about a process that was executed in a container.
+    Process(Call, ProcessRef),
+    /// Give the machine the size that its containers need together.
+    ResizeMachine,
+    /// Ask the hypervisor about the machine.
+    InspectMachine,
     /// Check that the operation is for the container's state.
     CheckState(ContainerId),
+}
+
+impl Step {
+    /// A call about a process: a container's own, or one that was executed in it.
+    pub(crate) fn of(call: Call, process: &ProcessRef) -> Self {
+        match process.exec {
+            None => Self::Container(call, process.container.clone()),
+            Some(_) => Self::Process(call, process.clone()),
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -56,6 +78,7 @@ impl fmt::Display for Step {
                 [layer] => write!(f, "plug layer {layer} as {device}"),
                 layers => write!(f, "plug {} layers as {device}", layers.len()),
             },
+            Self::Attach(id) => write!(f, "attach a device to container {id}"),
             Self::Unplug(device) => write!(f, "unplug {device}"),
             Self::Guest(call) => write!(f, "prepare the guest ({call})"),
             Self::Container(call, id) => match call {
@@ -64,8 +87,20 @@ impl fmt::Display for Step {
                 Call::RemoveContainer => write!(f, "remove container {id}"),
                 Call::SignalProcess => write!(f, "signal container {id}"),
                 Call::WaitProcess => write!(f, "wait for container {id}"),
+                Call::UpdateContainer => write!(f, "change the limits of container {id}"),
+                Call::PauseContainer => write!(f, "pause container {id}"),
+                Call::ResumeContainer => write!(f, "resume container {id}"),
+                Call::StatsContainer => write!(f, "ask what container {id} uses"),
                 other => write!(f, "serve container {id} ({other})"),
             },
+            Self::Process(call, process) => match call {
+                Call::ExecProcess => write!(f, "start process {process}"),
+                Call::SignalProcess => write!(f, "signal process {process}"),
+                Call::WaitProcess => write!(f, "wait for process {process}"),
+                other => write!(f, "serve process {process} ({other})"),
+            },
+            Self::ResizeMachine => f.write_str("give the machine the size that its containers need"),
+            Self::InspectMachine => f.write_str("ask what the machine uses"),
             Self::CheckState(id) => write!(f, "do this to container {id} now"),
         }
     }
@@ -90,6 +125,21 @@ pub enum Cause {
     /// A disk was not unplugged.
     #[error(transparent)]
     Unplug(#[from] UnplugError),
+    /// A device cannot be had.
+    #[error(transparent)]
+    Attach(#[from] Box<AttachError>),
+    /// A device is not where it can be.
+    #[error(transparent)]
+    Place(#[from] Box<ReportError>),
+    /// The machine was not resized.
+    #[error(transparent)]
+    Resize(#[from] ResizeError),
+    /// The machine cannot have the size that is asked for.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// The machine did not do it.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The agent did not do it.
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -123,6 +173,12 @@ pub enum Cause {
     /// There is no container of that name.
     #[error("there is no container of this name")]
     NoSuchContainer,
+    /// There is a process of that name in the container.
+    #[error("there is already a process of this name in the container")]
+    ProcessExists,
+    /// There is no process of that name in the container.
+    #[error("there is no process of this name in the container")]
+    NoSuchProcess,
     /// Another operation on the container has not ended.
     #[error("another operation on it has not ended")]
     Busy,
@@ -135,6 +191,9 @@ pub enum Cause {
     /// Devices wait for the guest to let go of the container.
     #[error("the guest still holds the container that uses it")]
     StillUsed,
+    /// The sandbox is being stopped.
+    #[error("the sandbox is being stopped")]
+    Stopping,
     /// The sandbox has been stopped.
     #[error("the sandbox has been stopped")]
     SandboxGone,
@@ -162,6 +221,20 @@ pub struct OperationError {
     pub cause: Cause,
     /// What could not be undone.
     pub left: Vec<Leftover>,
+}
+
+impl Cause {
+    /// Whether nobody knows if it was done: it may be, or may come to be.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        use AgentError as E;
+        match self {
+            Self::Agent(error) => {
+                matches!(error, E::Deadline { .. } | E::Disconnected { .. } | E::Malformed { .. })
+            }
+            Self::Plug(error) => matches!(error, PlugError::Unknown { .. }),
+            _ => false,
+        }
+    }
 }
 
 impl OperationError {

@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, RootBuilder, Spec};
+use oci_spec::runtime::{
+    Hooks, Linux, LinuxNamespaceType, LinuxResources, Mount, Process, RootBuilder, Spec,
+};
 use vc_types::GuestPath;
 
 /// The umask of the guest's first process, and so of every process that is given none.
@@ -76,7 +78,18 @@ pub fn guest_spec(mut spec: Spec, rootfs: &GuestPath) -> Result<Spec, SpecError>
     let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let root = RootBuilder::default().path(rootfs.as_str()).readonly(read_only).build();
     spec.set_root(Some(root.expect("path and readonly are all it takes")));
-    let mut process = spec.process().clone().ok_or(SpecError::NoProcess)?;
+    let process = spec.process().clone().ok_or(SpecError::NoProcess)?;
+    spec.set_process(Some(guest_process(process)?));
+    let linux = spec.linux().clone().unwrap_or_default();
+    spec.set_linux(Some(guest_linux(linux)?));
+    Ok(spec)
+}
+
+/// A process as the agent gets it: of a container, or executed in one.
+///
+/// # Errors
+/// [`SpecError::NoProcess`] without a command.
+pub fn guest_process(mut process: Process) -> Result<Process, SpecError> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(SpecError::NoProcess);
     }
@@ -87,10 +100,17 @@ pub fn guest_spec(mut spec: Spec, rootfs: &GuestPath) -> Result<Spec, SpecError>
         user.set_umask(None);
         process.set_user(user);
     }
-    spec.set_process(Some(process));
-    let linux = spec.linux().clone().unwrap_or_default();
-    spec.set_linux(Some(guest_linux(linux)?));
-    Ok(spec)
+    Ok(process)
+}
+
+/// Limits as the agent gets them: what names things of the host is left out.
+pub(crate) fn guest_resources(mut resources: LinuxResources) -> LinuxResources {
+    resources.set_devices(None).set_block_io(None).set_network(None);
+    if let Some(mut cpu) = resources.cpu().clone() {
+        cpu.set_cpus(None).set_mems(None);
+        resources.set_cpu(Some(cpu));
+    }
+    resources
 }
 
 fn any_hook(hooks: &Hooks) -> bool {
@@ -126,13 +146,8 @@ fn guest_linux(mut linux: Linux) -> Result<Linux, SpecError> {
     let of_the_guest = [LinuxNamespaceType::Pid, LinuxNamespaceType::Network, LinuxNamespaceType::Cgroup];
     namespaces.retain(|namespace| !of_the_guest.contains(&namespace.typ()));
     linux.set_namespaces(Some(namespaces)).set_seccomp(None).set_mount_label(None).set_cgroups_path(None);
-    if let Some(mut resources) = linux.resources().clone() {
-        resources.set_devices(None).set_block_io(None).set_network(None);
-        if let Some(mut cpu) = resources.cpu().clone() {
-            cpu.set_cpus(None).set_mems(None);
-            resources.set_cpu(Some(cpu));
-        }
-        linux.set_resources(Some(resources));
+    if let Some(resources) = linux.resources().clone() {
+        linux.set_resources(Some(guest_resources(resources)));
     }
     Ok(linux)
 }

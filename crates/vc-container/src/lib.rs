@@ -12,18 +12,29 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod devices;
 mod error;
+mod guest;
 mod guest_spec;
+mod limits;
+mod metrics;
 mod owner;
+mod process;
 mod runtime_dir;
 mod sandbox;
+mod sizing;
 mod state;
+mod status;
 mod timing;
 mod undo;
 
-pub use container::{Container, ContainerSpec, Stream};
+pub use container::{Container, ContainerSpec, ForcedStop, Stream};
 pub use error::{Cause, Leftover, OperationError, Step};
-pub use guest_spec::{SpecError, guest_spec};
+pub use guest_spec::{SpecError, guest_process, guest_spec};
+pub use metrics::StepMetrics;
+pub use process::Process;
 pub use sandbox::{Sandbox, SandboxSpec};
-pub use state::{ContainerStatus, Op, Refused, SandboxStatus, State};
+pub use sizing::{InvalidCpuSet, Size, SizeError};
+pub use state::{Ask, Op, Refused, State};
+pub use status::{ContainerStatus, SandboxStatus};
 pub use timing::Timing;

@@ -1,75 +1,76 @@
 //! The one task that owns a sandbox: takes requests, starts child tasks, and alone changes the state.
+//!
+//! Each operation is a file with two halves: what the owner does when it is asked, and what it concludes
+//! when the child task that did the work has ended. Between the two the owner serves others.
 
+mod calls;
+mod create;
+mod end;
+mod exec;
+mod ghost;
+mod pause;
+mod process;
 mod record;
-mod work;
+mod request;
+mod start;
+mod stop;
+mod update;
+mod watch;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
-use vc_agent::{Agent, AgentError, Call, ExitStatus, Signal, TerminalSize};
+use vc_agent::Agent;
 use vc_hypervisor::{Machine, MachineExit};
-use vc_storage::Packing;
 use vc_types::ContainerId;
 
-use crate::container::{ContainerSpec, Stream};
 use crate::error::{Cause, Leftover, OperationError, Step};
+use crate::guest::Guest;
 use crate::runtime_dir::RuntimeDir;
-use crate::sandbox::end;
-use crate::state::{ContainerStatus, Op, SandboxStatus, State};
-use crate::timing::Timing;
-use crate::undo::Undo;
+use crate::state::Ask;
+use crate::status::{ContainerStatus, SandboxStatus};
 
+use ghost::Ghost;
 use record::Record;
-use work::{Done, Guest, Purpose};
 
-/// Where an answer goes.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, OperationError>>;
+pub(crate) use request::{Reply, Request};
 
-/// What the handles ask of the owner.
-pub(crate) enum Request {
-    Create { id: ContainerId, spec: Box<ContainerSpec>, reply: Reply<()> },
-    Start { id: ContainerId, reply: Reply<()> },
-    Wait { id: ContainerId, reply: Reply<ExitStatus> },
-    Signal { id: ContainerId, signal: Signal, reply: Reply<()> },
-    Stop { id: ContainerId, reply: Reply<Vec<Leftover>> },
-    Delete { id: ContainerId, reply: Reply<()> },
-    Read { id: ContainerId, stream: Stream, most: u32, reply: Reply<Vec<u8>> },
-    WriteStdin { id: ContainerId, data: Vec<u8>, reply: Reply<usize> },
-    CloseStdin { id: ContainerId, reply: Reply<()> },
-    Resize { id: ContainerId, size: TerminalSize, reply: Reply<()> },
-    StopSandbox { reply: oneshot::Sender<Vec<Leftover>> },
-    KillMachine { reply: oneshot::Sender<()> },
-}
+/// What a child task has the owner do when it has ended.
+type Conclusion<M, A> = Box<dyn FnOnce(&mut Owner<M, A>) + Send>;
 
 pub(crate) struct Owner<M, A> {
     guest: Guest<M, A>,
     containers: BTreeMap<ContainerId, Record>,
-    work: JoinSet<Done>,
-    /// How many containers were created.
+    work: JoinSet<Conclusion<M, A>>,
+    /// How many processes were made known; tells one from an earlier one of the same name.
     generation: u64,
+    /// Who waits for the sandbox to be stopped; some while it is being stopped.
+    stopping: Option<Vec<oneshot::Sender<Vec<Leftover>>>>,
     stopped: bool,
+    /// What is being removed from the guest although nobody has asked for it any more.
+    haunted: Vec<Ghost>,
+    guest_is_silent: bool,
     machine_exit: Option<MachineExit>,
-    publisher: watch::Sender<SandboxStatus>,
+    publisher: channel::Sender<SandboxStatus>,
     dir: RuntimeDir,
 }
 
 impl<M: Machine, A: Agent> Owner<M, A> {
     pub(crate) fn new(
-        machine: Arc<M>,
-        agent: Arc<A>,
+        guest: Guest<M, A>,
         dir: RuntimeDir,
-        timing: Timing,
-        publisher: watch::Sender<SandboxStatus>,
+        publisher: channel::Sender<SandboxStatus>,
     ) -> Self {
-        let guest = Guest { machine, agent, timing };
         Self {
             guest,
             containers: BTreeMap::new(),
             work: JoinSet::new(),
             generation: 0,
+            stopping: None,
             stopped: false,
+            haunted: Vec::new(),
+            guest_is_silent: false,
             machine_exit: None,
             publisher,
             dir,
@@ -78,31 +79,27 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     /// Serves until the sandbox is stopped, or nobody holds a handle any more.
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        loop {
+        let mut size = self.guest.sizing.watch();
+        self.watch_for_memory();
+        self.watch_health();
+        while !self.stopped {
             tokio::select! {
                 request = requests.recv() => match request {
                     None => break,
-                    Some(Request::StopSandbox { reply }) => {
-                        let left = self.stop_sandbox().await;
-                        let stopped = left.is_empty();
-                        // Whoever asked may be gone.
-                        let _ = reply.send(left);
-                        if stopped {
-                            return;
-                        }
-                    }
                     Some(request) => self.take(request),
                 },
                 Some(done) = self.work.join_next() => {
-                    self.conclude(done.expect("child tasks neither panic nor are aborted"));
+                    let conclude = done.expect("child tasks neither panic nor are aborted");
+                    conclude(&mut self);
                 }
                 exit = self.guest.machine.exited(), if self.machine_exit.is_none() => self.machine_ended(exit),
+                Ok(()) = size.changed() => {}
             }
             self.publish();
         }
         self.work.shutdown().await;
-        for left in end(&*self.guest.machine, self.dir, &self.guest.timing).await {
-            tracing::error!(step = %left.step, cause = %left.cause, "an abandoned sandbox left something");
+        if !self.stopped {
+            self.abandon().await;
         }
     }
 
@@ -110,305 +107,83 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         match request {
             Request::Create { id, spec, reply } => self.create(id, *spec, reply),
             Request::Start { id, reply } => self.start(id, reply),
-            Request::Wait { id, reply } => self.wait(id, reply),
+            Request::Exec { request, handle, reply } => self.exec(*request, handle, reply),
+            Request::Wait { process, reply } => self.wait(process, reply),
+            Request::Pause { id, reply } => self.pause(id, reply),
+            Request::Resume { id, reply } => self.resume(id, reply),
+            Request::Update { id, resources, reply } => self.update(id, *resources, reply),
             Request::Stop { id, reply } => self.stop(id, reply),
+            Request::StopByForce { id, reply } => self.stop_by_force(id, reply),
             Request::Delete { id, reply } => self.delete(id, reply),
-            Request::Signal { id, signal, reply } => {
-                let ask = Ask { id, call: Call::SignalProcess, allowed: alive };
-                self.call(ask, reply, |guest, id| guest.signal(id, signal));
-            }
-            Request::Read { id, stream, most, reply } => {
-                let ask = Ask { id, call: stream.call(), allowed: made };
-                self.call(ask, reply, move |guest, id| guest.read(id, stream, most));
-            }
-            Request::WriteStdin { id, data, reply } => {
-                let ask = Ask { id, call: Call::WriteStdin, allowed: made };
-                self.call(ask, reply, |guest, id| guest.write_stdin(id, data));
-            }
-            Request::CloseStdin { id, reply } => {
-                let ask = Ask { id, call: Call::CloseStdin, allowed: made };
-                self.call(ask, reply, |guest, id| guest.close_stdin(id));
-            }
-            Request::Resize { id, size, reply } => {
-                let ask = Ask { id, call: Call::TtyWinResize, allowed: made };
-                self.call(ask, reply, move |guest, id| guest.resize(id, size));
-            }
-            Request::KillMachine { reply } => {
-                let guest = self.guest.clone();
-                self.work.spawn(async move {
-                    // What cannot be ended is told by the stop that follows.
-                    let _ = guest.machine.stop(guest.timing.undo()).await;
-                    let _ = reply.send(());
-                    Done::Call
-                });
-            }
-            Request::StopSandbox { .. } => unreachable!("taken by the loop"),
+            Request::StopSandbox { reply } => self.stop_sandbox(reply),
+            Request::KillMachine { reply } => self.kill_machine(reply),
+            Request::MachineStats { reply } => self.machine_stats(reply),
+            call => self.pass_on(call),
         }
     }
 
-    /// Passes one call on to the agent in a child task; the container's state does not change.
-    fn call<T, F>(&mut self, ask: Ask, reply: Reply<T>, work: impl FnOnce(Guest<M, A>, ContainerId) -> F)
+    /// Starts a child task.
+    fn spawn<C>(&mut self, work: impl Future<Output = C> + Send + 'static)
     where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Cause>> + Send + 'static,
+        C: FnOnce(&mut Self) + Send + 'static,
     {
-        let Ask { id, call, allowed } = ask;
-        let step = Step::Container(call, id.clone());
-        let state = self.containers.get(&id).map(|record| record.state);
-        let refusal = match state {
-            None => Some(Cause::NoSuchContainer),
-            Some(state) if !allowed(state) => Some(Cause::NotNow(state)),
-            Some(_) => None,
-        };
-        if let Some(cause) = refusal {
-            let _ = reply.send(Err(OperationError::new(step, cause)));
-            return;
-        }
-        let work = work(self.guest.clone(), id);
         self.work.spawn(async move {
-            let result = work.await.map_err(|cause| OperationError::new(step, cause));
-            let _ = reply.send(result);
-            Done::Call
+            let conclusion: Conclusion<M, A> = Box::new(work.await);
+            conclusion
         });
     }
 
-    fn create(&mut self, id: ContainerId, spec: ContainerSpec, reply: Reply<()>) {
-        if self.containers.contains_key(&id) {
-            let _ = reply.send(Err(OperationError::new(Step::CheckState(id), Cause::Exists)));
-            return;
-        }
-        let taken: Vec<u32> =
-            self.containers.values().flat_map(|record| record.disks.iter().copied()).collect();
-        let layers = spec.layers.len();
-        let wanted = Packing::for_layers(layers).disks(layers);
-        let disks: Vec<u32> = (0..).filter(|n| !taken.contains(n)).take(wanted).collect();
+    fn next_generation(&mut self) -> u64 {
         self.generation += 1;
-        self.containers.insert(id.clone(), Record::creating(self.generation, disks.clone()));
-        let guest = self.guest.clone();
-        self.work.spawn(async move {
-            let (undo, result) = guest.create(&id, spec, &disks).await;
-            Done::Created { id, undo, result, reply }
-        });
-    }
-
-    fn start(&mut self, id: ContainerId, reply: Reply<()>) {
-        let checked = self.idle(&id).and_then(|record| {
-            record.state.after(Op::Start)?;
-            record.busy = true;
-            Ok(())
-        });
-        if let Err(cause) = checked {
-            let _ = reply.send(Err(OperationError::new(Step::CheckState(id), cause)));
-            return;
-        }
-        let guest = self.guest.clone();
-        self.work.spawn(async move {
-            let result = guest.start(&id).await;
-            Done::Started { id, result, reply }
-        });
-    }
-
-    fn wait(&mut self, id: ContainerId, reply: Reply<ExitStatus>) {
-        let Some(record) = self.containers.get_mut(&id) else {
-            let _ = reply.send(Err(OperationError::new(Step::CheckState(id), Cause::NoSuchContainer)));
-            return;
-        };
-        match &self.machine_exit {
-            Some(exit) if record.exit().is_none() => {
-                let step = Step::Container(Call::WaitProcess, id);
-                let _ = reply.send(Err(OperationError::new(step, Cause::MachineGone(exit.clone()))));
-            }
-            _ => {
-                record.tell_exit(&id, reply);
-                self.watch(&id, false);
-            }
-        }
-    }
-
-    /// Has a child task wait for the end of the container's process, if that is wanted now.
-    fn watch(&mut self, id: &ContainerId, asked: bool) {
-        let Some(record) = self.containers.get_mut(id) else { return };
-        if record.wants_watch(asked) {
-            let (id, generation, guest) = (id.clone(), record.generation, self.guest.clone());
-            self.work.spawn(async move {
-                let result = guest.wait(&id).await;
-                Done::Exited { id, generation, result }
-            });
-        }
-    }
-
-    fn stop(&mut self, id: ContainerId, reply: Reply<Vec<Leftover>>) {
-        if let Err(cause) = self.idle(&id) {
-            let _ = reply.send(Err(OperationError::new(Step::CheckState(id), cause)));
-            return;
-        }
-        self.release(id, Purpose::Stop(reply));
-    }
-
-    fn delete(&mut self, id: ContainerId, reply: Reply<()>) {
-        let checked = self.idle(&id).and_then(|record| Ok(record.state.after(Op::Delete).map(drop)?));
-        if let Err(cause) = checked {
-            let _ = reply.send(Err(OperationError::new(Step::CheckState(id), cause)));
-            return;
-        }
-        self.release(id, Purpose::Delete(reply));
-    }
-
-    /// Ends what runs and releases what is held, in a child task that has the undo list meanwhile.
-    fn release(&mut self, id: ContainerId, purpose: Purpose) {
-        self.watch(&id, true);
-        let record = self.containers.get_mut(&id).expect("checked by the caller");
-        record.busy = true;
-        let (was, running) = (record.state, record.end_of_process());
-        let mut undo = std::mem::take(&mut record.held);
-        let guest = self.guest.clone();
-        self.work.spawn(async move {
-            if was != State::Stopped {
-                guest.kill(&id, running).await;
-            }
-            let left = undo.run(&*guest.machine, &*guest.agent, &guest.timing).await;
-            Done::Released { id, undo, left, purpose }
-        });
+        self.generation
     }
 
     /// The container, if no other operation on it is under way.
     fn idle(&mut self, id: &ContainerId) -> Result<&mut Record, Cause> {
         match self.containers.get_mut(id) {
+            _ if self.stopping.is_some() => Err(Cause::Stopping),
             None => Err(Cause::NoSuchContainer),
             Some(record) if record.busy => Err(Cause::Busy),
             Some(record) => Ok(record),
         }
     }
 
-    fn conclude(&mut self, done: Done) {
-        match done {
-            Done::Call => {}
-            Done::Created { id, undo, result, reply } => self.created(&id, undo, result, reply),
-            Done::Started { id, result, reply } => self.started(id, result, reply),
-            Done::Exited { id, generation, result } => match self.containers.get_mut(&id) {
-                Some(record) if record.generation == generation => {
-                    record.process_ended(&id, result.map_err(|cause| cause.to_string()));
-                }
-                _ => tracing::debug!(container = %id, "an end was told after the container was deleted"),
-            },
-            Done::Released { id, undo, left, purpose } => self.released(id, undo, left, purpose),
+    /// The container, if `ask` is for its state.
+    fn asked(&mut self, id: &ContainerId, ask: Ask) -> Result<&mut Record, Cause> {
+        match self.containers.get_mut(id) {
+            None => Err(Cause::NoSuchContainer),
+            Some(record) if !record.state.allows(ask) => Err(Cause::NotNow(record.state)),
+            Some(record) => Ok(record),
         }
     }
 
-    fn created(
-        &mut self,
-        id: &ContainerId,
-        undo: Undo,
-        result: Result<(), OperationError>,
-        reply: Reply<()>,
-    ) {
-        let record = self.no_longer_busy(id);
-        record.keep(undo);
-        match &result {
-            Ok(()) => record.go(Op::Created),
-            Err(_) if record.holds_nothing() => drop(self.containers.remove(id)),
-            // What could not be undone is held by a container that never was; it can be stopped again.
-            Err(_) => record.go(Op::End),
-        }
-        // Whoever asked may be gone, here and below.
-        let _ = reply.send(result);
-    }
-
-    fn started(&mut self, id: ContainerId, result: Result<(), Cause>, reply: Reply<()>) {
-        if let Err(cause) = result {
-            let error = OperationError::new(Step::Container(Call::StartContainer, id.clone()), cause);
-            return self.release(id, Purpose::FailedStart(error, reply));
-        }
-        self.no_longer_busy(&id).go(Op::Start);
-        self.watch(&id, false);
-        let _ = reply.send(Ok(()));
-    }
-
-    fn released(&mut self, id: ContainerId, undo: Undo, left: Vec<Leftover>, purpose: Purpose) {
-        let record = self.no_longer_busy(&id);
-        record.keep(undo);
-        let why =
-            if record.state == State::Ready { "it never ran" } else { "nothing was heard of it in time" };
-        record.process_ended(&id, Err(why.to_owned()));
-        match purpose {
-            Purpose::Stop(reply) => drop(reply.send(Ok(left))),
-            Purpose::FailedStart(error, reply) => drop(reply.send(Err(OperationError { left, ..error }))),
-            Purpose::Delete(reply) if left.is_empty() => {
-                self.containers.remove(&id);
-                drop(reply.send(Ok(())));
-            }
-            Purpose::Delete(reply) => {
-                let step = Step::Container(Call::RemoveContainer, id);
-                drop(reply.send(Err(OperationError { step, cause: Cause::StillHeld, left })));
-            }
-        }
-    }
-
+    /// The container whose operation ends now.
     fn no_longer_busy(&mut self, id: &ContainerId) -> &mut Record {
         let record = self.containers.get_mut(id).expect("a busy container is not forgotten");
         record.busy = false;
         record
     }
 
-    fn machine_ended(&mut self, exit: MachineExit) {
-        for (id, record) in &mut self.containers {
-            record.machine_ended(id, &exit);
-        }
-        self.machine_exit = Some(exit);
-    }
-
-    async fn stop_sandbox(&mut self) -> Vec<Leftover> {
-        let Guest { machine, agent, timing } = self.guest.clone();
-        if self.machine_exit.is_none() {
-            let asked = tokio::select! {
-                asked = agent.destroy_sandbox(timing.undo()) => asked,
-                _ = machine.exited() => Ok(()),
-            };
-            match asked {
-                // A guest that is gone before its answer was read has done as it was told.
-                Ok(()) | Err(AgentError::Disconnected { .. }) => {
-                    drop(tokio::time::timeout(timing.power_off, machine.exited()).await);
-                }
-                Err(error) => tracing::warn!(%error, "the guest did not power off by itself"),
-            }
-        }
-        let mut left = Vec::new();
-        match machine.stop(timing.undo()).await {
-            Ok(exit) => self.machine_ended(exit),
-            Err(error) => left.push(Leftover { step: Step::StopMachine, cause: error.into() }),
-        }
-        if let Err(error) = self.dir.remove() {
-            left.push(Leftover {
-                step: Step::RemoveRuntimeDir(self.dir.path().clone()),
-                cause: error.into(),
-            });
-        }
-        self.stopped = left.is_empty();
-        self.publish();
-        left
-    }
-
     fn publish(&self) {
-        let status = |record: &Record| ContainerStatus { state: record.state, exit: record.exit() };
+        let status = |record: &Record| ContainerStatus {
+            state: record.state,
+            exit: record.init.exit(),
+            processes: record.execs.iter().map(|(id, exec)| (id.clone(), exec.process.exit())).collect(),
+            oom_kills: record.oom_kills,
+        };
         let containers = self.containers.iter().map(|(id, record)| (id.clone(), status(record)));
-        let machine_exit = self.machine_exit.clone();
-        let now = SandboxStatus { containers: containers.collect(), machine_exit, stopped: self.stopped };
+        let now = SandboxStatus {
+            containers: containers.collect(),
+            size: *self.guest.sizing.watch().borrow(),
+            guest_is_silent: self.guest_is_silent,
+            machine_exit: self.machine_exit.clone(),
+            stopped: self.stopped,
+        };
         self.publisher.send_replace(now);
     }
 }
 
-/// One call for the agent, in the states that allow it.
-struct Ask {
-    id: ContainerId,
-    call: Call,
-    allowed: fn(State) -> bool,
-}
-
-fn alive(state: State) -> bool {
-    matches!(state, State::Ready | State::Running | State::Paused)
-}
-
-/// Streams can be used as soon as the guest has the container, and read to the end after it.
-fn made(state: State) -> bool {
-    state != State::Creating
+/// Tells why an operation does not even begin. Whoever asked may be gone.
+fn refuse<T>(reply: Reply<T>, step: Step, cause: Cause) {
+    let _ = reply.send(Err(OperationError::new(step, cause)));
 }

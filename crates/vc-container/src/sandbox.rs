@@ -1,18 +1,23 @@
 //! A sandbox: one machine and the containers in it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
-use vc_agent::{Call, Connect, CreateSandbox, Guest};
-use vc_hypervisor::{Hypervisor, Machine, MachineExit, MachineSpec};
+use vc_agent::{Call, Connect, CreateSandbox, Guest as _};
+use vc_hypervisor::{Hypervisor, Machine, MachineExit, MachineSpec, Statistics};
 use vc_types::{ContainerId, Deadline};
 
 use crate::container::{Container, ContainerSpec};
+use crate::devices::Devices;
 use crate::error::{Cause, Leftover, OperationError, Step};
+use crate::guest::Guest;
+use crate::metrics::{Metrics, StepMetrics};
 use crate::owner::{Owner, Request};
 use crate::runtime_dir::RuntimeDir;
-use crate::state::SandboxStatus;
+use crate::sizing::Sizing;
+use crate::status::SandboxStatus;
 use crate::timing::Timing;
 
 /// How many requests may wait for the owner; it never works on one, so this is never long.
@@ -25,8 +30,18 @@ pub struct SandboxSpec {
     pub machine: MachineSpec,
     /// The guest's host name.
     pub hostname: String,
-    /// How long each step may take.
+    /// How long each operation may take.
     pub timing: Timing,
+    /// Whether its containers see each other's processes.
+    pub shared_pid_namespace: bool,
+}
+
+impl SandboxSpec {
+    /// A sandbox with this machine, whose host name is its id. Every field may be changed.
+    pub fn new(machine: MachineSpec) -> Self {
+        let hostname = machine.id.to_string();
+        Self { machine, hostname, timing: Timing::default(), shared_pid_namespace: false }
+    }
 }
 
 /// A handle to a running sandbox. Clones are cheap and equal.
@@ -39,6 +54,7 @@ pub struct SandboxSpec {
 pub struct Sandbox {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<SandboxStatus>,
+    metrics: Metrics,
 }
 
 impl Sandbox {
@@ -61,16 +77,27 @@ impl Sandbox {
         let dir = spec.machine.runtime_dir.clone();
         let dir = RuntimeDir::create(&dir)
             .map_err(|error| OperationError::new(Step::MakeRuntimeDir(dir), error))?;
+        let metrics = Metrics::default();
         let launch = hypervisor.launch(&spec.machine, Deadline::after(spec.timing.launch));
-        let launched = launch.instrument(tracing::info_span!("launch")).await;
+        let span = tracing::info_span!("launch", sandbox = %spec.machine.id);
+        let launched = metrics.step("launch", span, launch).await;
         let machine = launched.map_err(|error| OperationError::new(Step::Launch, error))?;
-        match prepare_guest(&machine, connector, &spec).await {
+        match prepare_guest(&machine, connector, &spec, &metrics).await {
             Ok(agent) => {
                 let (requests, receiver) = mpsc::channel(QUEUE);
                 let (publisher, status) = watch::channel(SandboxStatus::default());
-                let owner = Owner::new(Arc::new(machine), Arc::new(agent), dir, spec.timing, publisher);
-                tokio::spawn(owner.run(receiver));
-                Ok(Self { requests, status })
+                let guest = Guest {
+                    machine: Arc::new(machine),
+                    agent: Arc::new(agent),
+                    devices: Arc::new(Devices::default()),
+                    sizing: Arc::new(Sizing::new(&spec.machine)),
+                    metrics: metrics.clone(),
+                    timing: spec.timing,
+                    shared_pid_namespace: spec.shared_pid_namespace,
+                };
+                let span = tracing::info_span!("sandbox", id = %spec.machine.id);
+                tokio::spawn(Owner::new(guest, dir, publisher).run(receiver).instrument(span));
+                Ok(Self { requests, status, metrics })
             }
             Err(mut error) => {
                 error.left = end(&machine, dir, &spec.timing).await;
@@ -93,9 +120,36 @@ impl Sandbox {
         Ok(Container::new(id, self.clone()))
     }
 
+    /// A container that there is, by its name.
+    pub fn container(&self, id: &ContainerId) -> Option<Container> {
+        let known = self.status.borrow().containers.contains_key(id);
+        known.then(|| Container::new(id.clone(), self.clone()))
+    }
+
     /// The sandbox as it is now. Never waits.
     pub fn status(&self) -> SandboxStatus {
         self.status.borrow().clone()
+    }
+
+    /// Waits until the status differs from what this handle was told last; false when it never will again.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn status_changed(&mut self) -> bool {
+        self.status.changed().await.is_ok()
+    }
+
+    /// What the machine uses on the host.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the machine has ended or does not answer.
+    pub async fn stats(&self) -> Result<Statistics, OperationError> {
+        self.ask(Step::InspectMachine, |reply| Request::MachineStats { reply }).await
+    }
+
+    /// How often each kind of step was made so far, and how long it took. Never waits.
+    pub fn metrics(&self) -> BTreeMap<&'static str, StepMetrics> {
+        self.metrics.snapshot()
     }
 
     /// Resolves when the machine has ended, for whatever reason.
@@ -149,26 +203,30 @@ async fn prepare_guest<M: Machine, C: Connect>(
     machine: &M,
     connector: &C,
     spec: &SandboxSpec,
+    metrics: &Metrics,
 ) -> Result<C::Agent, OperationError> {
     let died = |step, exit| OperationError::new(step, Cause::MachineGone(exit));
     let connect = connector.connect(machine.agent_address(), Deadline::after(spec.timing.boot));
     let agent = tokio::select! {
         biased;
         exit = machine.exited() => return Err(died(Step::Connect, exit)),
-        agent = connect.instrument(tracing::info_span!("boot")) => agent,
+        agent = metrics.step("boot", tracing::info_span!("boot"), connect) => agent,
     };
     let agent = agent.map_err(|source| {
         let console = machine.console_tail();
         OperationError::new(Step::Connect, Cause::AgentSilent { console, source })
     })?;
-    let request =
-        CreateSandbox { hostname: spec.hostname.clone(), ..CreateSandbox::new(spec.machine.id.clone()) };
+    let request = CreateSandbox {
+        hostname: spec.hostname.clone(),
+        shared_pid_namespace: spec.shared_pid_namespace,
+        ..CreateSandbox::new(spec.machine.id.clone())
+    };
     let step = Step::Guest(Call::CreateSandbox);
     let prepare = agent.create_sandbox(&request, spec.timing.request());
     let prepared = tokio::select! {
         biased;
         exit = machine.exited() => return Err(died(step, exit)),
-        prepared = prepare.instrument(tracing::info_span!("prepare guest")) => prepared,
+        prepared = metrics.step("prepare guest", tracing::info_span!("prepare guest"), prepare) => prepared,
     };
     prepared.map_err(|error| OperationError::new(step, error))?;
     Ok(agent)
@@ -177,7 +235,7 @@ async fn prepare_guest<M: Machine, C: Connect>(
 /// Ends the machine by force and removes the directory; what fails is told.
 pub(crate) async fn end(machine: &impl Machine, mut dir: RuntimeDir, timing: &Timing) -> Vec<Leftover> {
     let mut left = Vec::new();
-    if let Err(error) = machine.stop(timing.undo()).await {
+    if let Err(error) = machine.stop(timing.undo().deadline()).await {
         left.push(Leftover { step: Step::StopMachine, cause: error.into() });
     }
     if let Err(error) = dir.remove() {

@@ -1,11 +1,6 @@
 //! The states of a container, and the one function that says what may follow what.
 
-use std::collections::BTreeMap;
 use std::fmt;
-
-use vc_agent::ExitStatus;
-use vc_hypervisor::MachineExit;
-use vc_types::ContainerId;
 
 /// Where a container is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +63,59 @@ impl Op {
         [Self::Created, Self::Start, Self::Pause, Self::Resume, Self::End, Self::Delete];
 }
 
+/// What can be asked about a container and leaves its state alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// Run another process in it.
+    Exec,
+    /// Send signals to its processes.
+    Signal,
+    /// Change its limits.
+    Update,
+    /// Tell what it uses.
+    Stats,
+    /// Read and write the streams of its processes.
+    Streams,
+    /// Wait for its processes to end.
+    Wait,
+}
+
+impl State {
+    /// Whether `ask` is for this state.
+    ///
+    /// Streams can be used as soon as the guest has the container, and read to the end after it; a wait may
+    /// begin at any time.
+    pub const fn allows(self, ask: Ask) -> bool {
+        match ask {
+            Ask::Exec => matches!(self, Self::Running),
+            Ask::Signal | Ask::Update | Ask::Stats => {
+                matches!(self, Self::Ready | Self::Running | Self::Paused)
+            }
+            Ask::Streams => !matches!(self, Self::Creating),
+            Ask::Wait => true,
+        }
+    }
+}
+
+impl Ask {
+    /// Everything that can be asked.
+    pub const ALL: [Self; 6] =
+        [Self::Exec, Self::Signal, Self::Update, Self::Stats, Self::Streams, Self::Wait];
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exec => "exec",
+            Self::Signal => "signal",
+            Self::Update => "update",
+            Self::Stats => "stats",
+            Self::Streams => "streams",
+            Self::Wait => "wait",
+        })
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -103,29 +151,11 @@ pub struct Refused {
     pub op: Op,
 }
 
-/// A sandbox at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct SandboxStatus {
-    /// Its containers.
-    pub containers: BTreeMap<ContainerId, ContainerStatus>,
-    /// How its machine ended, if it has.
-    pub machine_exit: Option<MachineExit>,
-    /// Whether the sandbox is stopped and nothing of it is left.
-    pub stopped: bool,
-}
-
-/// A container at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerStatus {
-    /// Where it is in its life.
-    pub state: State,
-    /// How its process ended, once it has and said so.
-    pub exit: Option<ExitStatus>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/LIFECYCLE.md");
 
     #[test]
     fn the_table_in_the_documents_is_the_function() {
@@ -143,7 +173,19 @@ mod tests {
             }
             table += "\n";
         }
-        let document = include_str!("../../../docs/LIFECYCLE.md");
-        assert!(document.contains(&table), "docs/LIFECYCLE.md should have this table:\n{table}");
+        assert!(DOCUMENT.contains(&table), "docs/LIFECYCLE.md should have this table:\n{table}");
+    }
+
+    #[test]
+    fn the_second_table_is_what_may_be_asked() {
+        let mut table = String::from("| |");
+        Ask::ALL.iter().for_each(|ask| table += &format!(" {ask} |"));
+        table += "\n|---|---|---|---|---|---|---|\n";
+        for state in State::ALL {
+            table += &format!("| **{state}** |");
+            Ask::ALL.iter().for_each(|ask| table += if state.allows(*ask) { " yes |" } else { " – |" });
+            table += "\n";
+        }
+        assert!(DOCUMENT.contains(&table), "docs/LIFECYCLE.md should have this table:\n{table}");
     }
 }

@@ -5,105 +5,140 @@
 //! nothing is released behind anyone's back.
 
 use vc_agent::{Agent, AgentError, Call};
-use vc_hypervisor::{Machine, UnplugError};
-use vc_types::{ContainerId, DeviceId};
+use vc_hypervisor::Machine;
+use vc_types::{ContainerId, Deadline};
 
+use crate::devices::DeviceUse;
 use crate::error::{Cause, Leftover, Step};
-use crate::timing::Timing;
+use crate::guest::Guest;
+use crate::timing::Budget;
 
 /// One thing that is held, named by how it is released.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    /// A disk in the machine.
-    Disk(DeviceId),
-    /// The container in the guest, or perhaps: the guest was asked for it.
-    GuestContainer(ContainerId),
+    /// Its part of the machine's size.
+    Size(ContainerId),
+    /// A device in the machine.
+    Device(DeviceUse),
+    /// The container in the guest.
+    GuestContainer {
+        /// Which.
+        id: ContainerId,
+        /// Whether the guest said that it has it. If not, it may come yet.
+        certain: bool,
+    },
 }
 
 /// Everything a container holds, oldest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Undo(Vec<Held>);
+
+/// What came of a release.
+#[derive(Debug, Default)]
+pub(crate) struct Released {
+    /// What could not be released. It stays in the list.
+    pub(crate) left: Vec<Leftover>,
+    /// Whether the guest may yet make the container, late.
+    pub(crate) ghost: bool,
+}
 
 impl Undo {
     pub(crate) fn push(&mut self, held: Held) {
         self.0.push(held);
     }
 
-    /// Forgets what was pushed last: the step turned out to have changed nothing.
-    pub(crate) fn forget_last(&mut self) {
-        self.0.pop();
+    /// Takes back what was pushed last: the step turned out to have changed nothing.
+    pub(crate) fn pop(&mut self) -> Option<Held> {
+        self.0.pop()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn disks(&self) -> impl Iterator<Item = &DeviceId> {
-        self.0.iter().filter_map(|held| match held {
-            Held::Disk(device) => Some(device),
-            Held::GuestContainer(_) => None,
-        })
+    /// The guest has said that it has the container.
+    pub(crate) fn confirm_container(&mut self) {
+        if let Some(Held::GuestContainer { certain, .. }) = self.0.last_mut() {
+            *certain = true;
+        }
     }
 
-    /// Releases everything, newest first. What fails stays in the list and is told.
+    /// Releases everything, newest first, within `budget`. What fails stays in the list and is told.
     ///
-    /// Disks wait for the guest's container to go: a disk is not pulled from under a mount.
-    pub(crate) async fn run(
+    /// Devices wait for the guest's container to go: a disk is not pulled from under a mount.
+    pub(crate) async fn run<M: Machine, A: Agent>(
         &mut self,
-        machine: &impl Machine,
-        agent: &impl Agent,
-        timing: &Timing,
-    ) -> Vec<Leftover> {
-        let mut failed = Vec::new();
+        guest: &Guest<M, A>,
+        budget: Budget,
+    ) -> Released {
+        let mut released = Released::default();
         let mut kept = Vec::new();
         let mut guest_holds = false;
+        let mut steps = self.0.len();
         for held in self.0.drain(..).rev() {
-            let released = match &held {
-                Held::Disk(_) if guest_holds => Err(Cause::StillUsed),
-                Held::Disk(device) => unplug(machine, device, timing).await,
-                Held::GuestContainer(id) => remove(machine, agent, id, timing).await,
+            let step = held.step();
+            let share = budget.share(steps);
+            steps -= 1;
+            let failed = match held {
+                Held::Size(id) => {
+                    guest.sizing.release(&id);
+                    None
+                }
+                Held::Device(device) if guest_holds => Some((Held::Device(device), Cause::StillUsed)),
+                Held::Device(device) => {
+                    let released = guest.devices.release(&*guest.machine, device, share).await;
+                    released.err().map(|(device, cause)| (Held::Device(device), cause))
+                }
+                Held::GuestContainer { id, certain } => match remove(guest, &id, share).await {
+                    Ok(Removal::Done) => None,
+                    Ok(Removal::NotThere) => {
+                        released.ghost |= !certain;
+                        None
+                    }
+                    Err(cause) => {
+                        guest_holds = true;
+                        Some((Held::GuestContainer { id, certain }, cause))
+                    }
+                },
             };
-            if let Err(cause) = released {
-                guest_holds |= matches!(held, Held::GuestContainer(_));
-                failed.push(Leftover { step: held.step(), cause });
+            if let Some((held, cause)) = failed {
+                released.left.push(Leftover { step, cause });
                 kept.push(held);
             }
         }
         kept.reverse();
         self.0 = kept;
-        failed
+        released
     }
 }
 
 impl Held {
     fn step(&self) -> Step {
         match self {
-            Self::Disk(device) => Step::Unplug(device.clone()),
-            Self::GuestContainer(id) => Step::Container(Call::RemoveContainer, id.clone()),
+            Self::Size(_) => Step::ResizeMachine,
+            Self::Device(device) => Step::Unplug(device.device().clone()),
+            Self::GuestContainer { id, .. } => Step::Container(Call::RemoveContainer, id.clone()),
         }
     }
 }
 
-async fn unplug(machine: &impl Machine, device: &DeviceId, timing: &Timing) -> Result<(), Cause> {
-    match machine.unplug(device, timing.undo()).await {
-        // What is not there, or went with the machine, is released.
-        Ok(()) | Err(UnplugError::NotPlugged { .. } | UnplugError::MachineGone { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+/// What the guest said of a container that it was to remove.
+pub(crate) enum Removal {
+    /// It is gone, or the machine is.
+    Done,
+    /// There was none.
+    NotThere,
 }
 
-async fn remove(
-    machine: &impl Machine,
-    agent: &impl Agent,
+/// Removes a container from the guest.
+pub(crate) async fn remove<M: Machine, A: Agent>(
+    guest: &Guest<M, A>,
     id: &ContainerId,
-    timing: &Timing,
-) -> Result<(), Cause> {
-    let removed = tokio::select! {
-        removed = agent.remove_container(id, timing.undo()) => removed,
-        _ = machine.exited() => return Ok(()),
-    };
-    match removed {
-        Ok(()) | Err(AgentError::NoSuchContainer { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+    deadline: Deadline,
+) -> Result<Removal, Cause> {
+    match guest.ask(guest.agent.remove_container(id, deadline)).await {
+        Ok(()) | Err(Cause::MachineGone(_)) => Ok(Removal::Done),
+        Err(Cause::Agent(AgentError::NoSuchContainer { .. })) => Ok(Removal::NotThere),
+        Err(cause) => Err(cause),
     }
 }

@@ -5,5 +5,9 @@
 mod bench;
 #[path = "life/faults.rs"]
 mod faults;
+#[path = "life/ghosts.rs"]
+mod ghosts;
 #[path = "life/rules.rs"]
 mod rules;
+#[path = "life/surface.rs"]
+mod surface;

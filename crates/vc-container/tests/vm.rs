@@ -43,7 +43,7 @@ impl Bench {
     }
 
     async fn sandbox(&self) -> Sandbox {
-        let spec = SandboxSpec { machine: self.machine(), hostname: "box".into(), timing: Timing::default() };
+        let spec = SandboxSpec::new(self.machine());
         Sandbox::create(&Qemu::default(), &Connector::default(), spec).await.unwrap()
     }
 

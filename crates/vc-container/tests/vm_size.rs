@@ -168,7 +168,7 @@ async fn a_container_runs_with_a_qemu_without_rights() {
     let qemu =
         Qemu::new(QemuConfig { user: Some(User { uid: 64_321, gid: 64_322 }), ..QemuConfig::default() });
     let machine = spec(&image, &leftovers.runtime_dir().join("box"));
-    let spec = SandboxSpec { machine, hostname: "box".into(), timing: Timing::default() };
+    let spec = SandboxSpec::new(machine);
     let sandbox = Sandbox::create(&qemu, &Connector::default(), spec).await.unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", leftovers.qemu().unwrap())).unwrap();
     assert!(status.contains("Uid:\t64321\t64321\t64321\t64321"), "{status}");

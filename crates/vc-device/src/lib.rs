@@ -29,8 +29,8 @@ pub use registry::{
 };
 pub use request::{
     AccessError, AccessFacts, BLOCK_FILE_OPTION, ContainerNode, DeviceIdentity, DeviceRequest, DeviceSource,
-    Dropped, FileId, Filtered, LinuxDevice, LinuxDeviceError, Mount, MountError, NodeKind, PathKind,
-    PmemBacking, Requested, VhostUserSockets, control_first, decide_access, request_of_disk,
+    Dropped, FileId, Filtered, LinuxDevice, LinuxDeviceError, Mount, MountError, NamedFile, NodeKind,
+    PathKind, PmemBacking, Requested, VhostUserSockets, control_first, decide_access, request_of_disk,
     request_of_linux_device, request_of_mount, without_removable_media,
 };
 pub use spec::{

@@ -17,7 +17,7 @@ pub use mount::{
     AccessError, AccessFacts, BLOCK_FILE_OPTION, Mount, MountError, PathKind, PmemBacking, decide_access,
     request_of_disk, request_of_mount,
 };
-pub use source::{DeviceIdentity, DeviceSource, FileId};
+pub use source::{DeviceIdentity, DeviceSource, FileId, NamedFile};
 
 /// A device that a container asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,11 +45,16 @@ pub(crate) async fn watch(
         _ = helper_ended => (killed(&shared).await, false),
         () = stream_ended => (killed(&shared).await, true),
     };
-    // What it said last is still in the sockets, whose other ends are closed by now.
-    let last_words = async {
-        let _ = listening.await;
-        shared.qmp.closed().await;
+    // What it said last is still in the pipes and sockets, whose other ends are closed by now. One bound for
+    // all of them: whoever waits for the news is told in time.
+    let helper_silent = async {
+        match &shared.vsock.daemon {
+            Some(daemon) if daemon.ended().is_some() => daemon.silent().await,
+            _ => {}
+        }
     };
+    let last_words =
+        async { tokio::join!(listening, shared.qmp.closed(), shared.qemu.silent(), helper_silent) };
     let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
     let mut told = describe(&shared, cause);
     told.shutdown = shutdown.try_recv().ok();

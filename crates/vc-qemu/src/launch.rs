@@ -207,7 +207,7 @@ impl Failure {
         let exit = MachineExit {
             cause,
             shutdown: None,
-            stderr_tail: qemu.stderr_tail(),
+            stderr_tail: qemu.last_words().await,
             console_tail: console.text(),
         };
         LaunchError::Exited { program: QEMU, exit }

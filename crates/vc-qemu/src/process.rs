@@ -19,7 +19,8 @@ use crate::tail::Tail;
 /// How much of a child's standard error is kept.
 const STDERR_KEPT: usize = 4096;
 
-/// How long its last words may take to arrive once it has ended.
+/// How long last words may take to arrive once whoever wrote them has ended. They are in the pipe by then; but
+/// a grandchild that holds the pipe must not hold up the news.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// As whom a child runs, and how it is bound to this process.
@@ -38,6 +39,8 @@ pub(crate) struct Process {
     /// Names this very process, also after its number was given to another.
     handle: OwnedFd,
     exit: watch::Receiver<Option<ExitCause>>,
+    /// Closed once its standard error was read to the end.
+    silent: watch::Receiver<()>,
 }
 
 impl Process {
@@ -61,22 +64,35 @@ impl Process {
         let handle = open_handle(pid)?;
         let stderr = Tail::new(STDERR_KEPT);
         let pipe = child.stderr.take().expect("it was piped");
-        let reading = tokio::spawn(stderr.clone().follow(pipe, || {}));
-        let (exit_sender, exit) = watch::channel(None);
+        let (reading, silent) = watch::channel(());
+        let follow = stderr.clone().follow(pipe, || {});
         tokio::spawn(async move {
-            let cause = reap(child).await;
-            // Its last words are still in the pipe; a grandchild that holds the pipe must not hold us.
-            let _ = tokio::time::timeout(LAST_WORDS, reading).await;
-            exit_sender.send_replace(Some(cause));
+            follow.await;
+            drop(reading);
         });
-        Ok(Self { pid, stderr, handle, exit })
+        let (exit_sender, exit) = watch::channel(None);
+        tokio::spawn(async move { exit_sender.send_replace(Some(reap(child).await)) });
+        Ok(Self { pid, stderr, handle, exit, silent })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The end of what it wrote to its standard error.
+    /// Resolves when all that it wrote to its standard error was read. To be bounded by [`LAST_WORDS`] once it
+    /// has ended.
+    pub(crate) async fn silent(&self) {
+        let mut silent = self.silent.clone();
+        while silent.changed().await.is_ok() {}
+    }
+
+    /// The end of what it wrote to its standard error, of which the last words may still come.
+    pub(crate) async fn last_words(&self) -> String {
+        let _ = tokio::time::timeout(LAST_WORDS, self.silent()).await;
+        self.stderr_tail()
+    }
+
+    /// The end of what it wrote to its standard error, as far as it was read.
     pub(crate) fn stderr_tail(&self) -> String {
         self.stderr.text()
     }
@@ -141,7 +157,17 @@ mod tests {
         let process = shell("echo last words >&2; exit 7");
         assert_eq!(process.exited().await, ExitCause::Exited(7));
         assert_eq!(process.exited().await, ExitCause::Exited(7), "to everyone who asks");
-        assert_eq!(process.stderr_tail(), "last words\n");
+        assert_eq!(process.last_words().await, "last words\n");
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_holds_the_pipe_holds_up_no_news() {
+        let process = shell("sleep 600 & echo $! >&2");
+        assert_eq!(process.exited().await, ExitCause::Exited(0));
+        let words = process.last_words().await;
+        let sleeper = words.trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        rustix::process::kill_process(sleeper, Signal::KILL).unwrap();
+        process.silent().await;
     }
 
     #[tokio::test]

@@ -217,7 +217,7 @@ impl Vsock {
                 let exit = MachineExit {
                     cause,
                     shutdown: None,
-                    stderr_tail: daemon.stderr_tail(),
+                    stderr_tail: daemon.last_words().await,
                     console_tail: String::new(),
                 };
                 Err(LaunchError::Exited { program: DAEMON, exit })

@@ -1,9 +1,14 @@
 //! How many disks carry the layers: the policy for many layers.
 
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
-use vc_device::{Access, BlockSpec, DeviceSpec, PartitionImage, PartitionedSpec, Serial};
-use vc_types::DeviceId;
+use vc_device::{
+    Access, BlockSpec, DeviceRequest, DeviceSource, DeviceSpec, FileId, NamedFile, PartitionImage,
+    PartitionedSpec, Serial,
+};
+use vc_types::{DeviceId, DeviceNumber};
 
 use crate::Layer;
 
@@ -67,6 +72,24 @@ impl PlannedDisk {
         (self.packing == Packing::Partitions).then_some(index + 1)
     }
 
+    /// What the disk is on the host, for a registry of devices: containers with the same layers share it.
+    /// The open images are asked, not their names.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub fn request(&self) -> io::Result<DeviceRequest> {
+        let source = match (self.packing, &*self.layers) {
+            (Packing::DiskPerLayer, [layer, ..]) => match identify(layer)? {
+                Identity::Block(number) => DeviceSource::Block { number, path: layer.name().clone() },
+                Identity::File(file) => DeviceSource::File { file, path: layer.name().clone() },
+            },
+            (_, layers) => DeviceSource::Partitioned {
+                images: layers.iter().map(named_file).collect::<io::Result<_>>()?,
+            },
+        };
+        Ok(DeviceRequest { source, access: Access::ReadOnly, node: None })
+    }
+
     /// The disk, by the name that it gets.
     ///
     /// # Panics
@@ -88,4 +111,26 @@ impl PlannedDisk {
             }
         }
     }
+}
+
+enum Identity {
+    Block(DeviceNumber),
+    File(FileId),
+}
+
+fn identify(layer: &Layer) -> io::Result<Identity> {
+    let facts = layer.image().metadata()?;
+    if facts.file_type().is_block_device() {
+        return DeviceNumber::from_stat(facts.rdev()).map(Identity::Block).map_err(io::Error::other);
+    }
+    file_id(&facts).map(Identity::File)
+}
+
+fn named_file(layer: &Layer) -> io::Result<NamedFile> {
+    Ok(NamedFile { file: file_id(&layer.image().metadata()?)?, path: layer.name().clone() })
+}
+
+fn file_id(facts: &std::fs::Metadata) -> io::Result<FileId> {
+    let device = DeviceNumber::from_stat(facts.dev()).map_err(io::Error::other)?;
+    Ok(FileId { device, inode: facts.ino() })
 }

@@ -72,6 +72,13 @@ impl FakeAgent {
         self
     }
 
+    /// Lets so many processors appear when the guest is told that they were plugged.
+    #[must_use]
+    pub fn plugged_processors(self, count: u32) -> Self {
+        self.state().world.plugged_processors = count;
+        self
+    }
+
     /// The neighbours that the guest was told of.
     pub fn neighbors(&self) -> Vec<Neighbor> {
         self.state().world.net.neighbors.clone()

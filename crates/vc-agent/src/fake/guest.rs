@@ -72,9 +72,15 @@ impl Guest for FakeAgent {
 
 impl System for FakeAgent {
     async fn online(&self, what: Online, deadline: Deadline) -> Done {
-        let act = |_: &mut State| match what.cpus {
-            0 => Some(Ok(())),
-            cpus => Some(refused(Call::OnlineCPUMem, &format!("{cpus} processors do not appear"))),
+        let act = |state: &mut State| match state.world.plugged_processors.checked_sub(what.cpus) {
+            Some(left) => {
+                state.world.plugged_processors = left;
+                Some(Ok(()))
+            }
+            None => {
+                let detail = format!("{} processors do not appear", what.cpus);
+                Some(refused(Call::OnlineCPUMem, &detail))
+            }
         };
         self.serve(Call::OnlineCPUMem, format!("{what:?}"), Some(deadline), act).await
     }

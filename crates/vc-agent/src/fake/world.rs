@@ -38,6 +38,8 @@ pub(super) struct World {
     pub(super) net: Net,
     pub(super) time: Option<SystemTime>,
     pub(super) oom_events: VecDeque<ContainerId>,
+    /// Those that were plugged and are not in use yet.
+    pub(super) plugged_processors: u32,
     pub(super) programs: HashMap<String, Program>,
 }
 

@@ -1,8 +1,8 @@
 //! A sandbox on the fakes, and a look at what is left of it.
 
-use oci_spec::runtime::{ProcessBuilder, Spec, SpecBuilder};
-use vc_agent::fake::{FakeAgent, FakeConnector};
-use vc_container::{Container, ContainerSpec, OperationError, Sandbox, SandboxSpec, Timing};
+use oci_spec::runtime::{Process, ProcessBuilder, Spec, SpecBuilder};
+use vc_agent::fake::{FakeAgent, FakeConnector, Program};
+use vc_container::{Container, ContainerSpec, OperationError, Sandbox, SandboxSpec};
 use vc_hypervisor::MachineSpec;
 use vc_hypervisor::fake::FakeHypervisor;
 use vc_storage::Layer;
@@ -15,17 +15,18 @@ pub(crate) struct Bench {
     pub(crate) spec: SandboxSpec,
     layers: Vec<Layer>,
     // Holds the images and the sandbox's directory.
-    _files: Layers,
+    files: Layers,
 }
 
 impl Bench {
     pub(crate) fn new(hypervisor: FakeHypervisor, agent: FakeAgent) -> Self {
+        let agent = agent.program("missing", Program::Missing);
         let files = Layers::new();
         let layers = ["top", "base"].map(|name| Layer::open(files.layer(name, |_| {})).unwrap());
         let path = |name| HostPath::new(files.path().join(name)).unwrap();
         let machine = MachineSpec::new("box".parse().unwrap(), path("vmlinux"), path("initrd"), path("run"));
-        let spec = SandboxSpec { machine, hostname: "box".into(), timing: Timing::default() };
-        Self { hypervisor, agent, spec, layers: layers.into(), _files: files }
+        let spec = SandboxSpec::new(machine);
+        Self { hypervisor, agent, spec, layers: layers.into(), files }
     }
 
     pub(crate) async fn sandbox(&self) -> Result<Sandbox, OperationError> {
@@ -34,6 +35,26 @@ impl Bench {
 
     pub(crate) async fn container(&self, sandbox: &Sandbox, name: &str) -> Result<Container, OperationError> {
         let spec = ContainerSpec { oci: command(name), layers: self.layers.clone() };
+        sandbox.create_container(id(name), spec).await
+    }
+
+    /// A container with a layer that nobody else has.
+    pub(crate) async fn own_container(
+        &self,
+        sandbox: &Sandbox,
+        name: &str,
+    ) -> Result<Container, OperationError> {
+        let layer = Layer::open(self.files.layer(name, |_| {})).unwrap();
+        sandbox.create_container(id(name), ContainerSpec { oci: command(name), layers: vec![layer] }).await
+    }
+
+    /// A container whose command is not there, so that its creation fails in the guest.
+    pub(crate) async fn missing_command(
+        &self,
+        sandbox: &Sandbox,
+        name: &str,
+    ) -> Result<Container, OperationError> {
+        let spec = ContainerSpec { oci: command("missing"), layers: self.layers.clone() };
         sandbox.create_container(id(name), spec).await
     }
 
@@ -66,7 +87,11 @@ pub(crate) fn id(name: &str) -> ContainerId {
     name.parse().unwrap()
 }
 
-fn command(name: &str) -> Spec {
-    let process = ProcessBuilder::default().args(vec![name.to_owned()]).cwd("/").build().unwrap();
+pub(crate) fn process(name: &str) -> Process {
+    ProcessBuilder::default().args(vec![name.to_owned()]).cwd("/").build().unwrap()
+}
+
+pub(crate) fn command(name: &str) -> Spec {
+    let process = process(name);
     SpecBuilder::default().process(process).build().unwrap()
 }

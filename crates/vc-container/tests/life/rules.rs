@@ -50,15 +50,33 @@ async fn a_life_from_the_first_to_the_last_step() {
 async fn d7_freed_disk_names_are_used_again() {
     let bench = bench();
     let sandbox = bench.sandbox().await.unwrap();
-    let first = bench.container(&sandbox, "first").await.unwrap();
-    bench.container(&sandbox, "second").await.unwrap();
+    let first = bench.own_container(&sandbox, "first").await.unwrap();
+    bench.own_container(&sandbox, "second").await.unwrap();
     let taken = bench.disks();
-    assert_eq!(taken.len(), 4);
+    assert_eq!(taken.len(), 2);
     first.stop().await.unwrap();
     first.delete().await.unwrap();
-    assert_eq!(bench.disks(), taken[2..]);
-    bench.container(&sandbox, "third").await.unwrap();
+    assert_eq!(bench.disks(), taken[1..]);
+    bench.own_container(&sandbox, "third").await.unwrap();
     assert_eq!(bench.disks(), taken);
+}
+
+/// the entry went with its first user, and with anybody's failure.
+#[tokio::test]
+async fn r1_r2_containers_with_the_same_layers_share_the_disks_until_the_last_one_goes() {
+    let bench = bench();
+    let sandbox = bench.sandbox().await.unwrap();
+    let (one, two) = tokio::join!(bench.container(&sandbox, "one"), bench.container(&sandbox, "two"));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    let disks = bench.disks();
+    assert_eq!(disks.len(), 2, "one disk for each layer, whoever has it");
+    bench.missing_command(&sandbox, "three").await.unwrap_err();
+    assert_eq!(bench.disks(), disks, "the failure of another changes nothing");
+    assert!(one.stop().await.unwrap().is_empty());
+    assert_eq!(bench.disks(), disks, "the second one uses them");
+    two.start().await.unwrap();
+    assert!(two.stop().await.unwrap().is_empty());
+    bench.assert_no_container("after the last one");
 }
 
 #[tokio::test]
@@ -101,8 +119,8 @@ async fn a_stop_kills_what_runs_and_tells_those_who_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_creation_that_hangs_holds_up_nobody_else() {
-    // Check, CreateSandbox, and then the first CreateContainer.
-    let agent = FakeAgent::with_fault(nth(3), Fault::Hang);
+    // Check, CreateSandbox, GetOOMEvent, and then the first CreateContainer.
+    let agent = FakeAgent::with_fault(nth(4), Fault::Hang);
     let bench = Bench::new(FakeHypervisor::default(), agent);
     let sandbox = bench.sandbox().await.unwrap();
     let began = Instant::now();
@@ -125,7 +143,7 @@ async fn a_creation_that_hangs_holds_up_nobody_else() {
     let (slow, quick) = tokio::join!(slow, quick);
     assert!(quick < Duration::from_secs(1), "{quick:?}");
     assert!(slow >= bench.spec.timing.request, "{slow:?}");
-    assert_eq!(bench.disks().len(), 2, "only those of the quick one");
+    assert_eq!(bench.disks().len(), 2, "those of the quick one");
 }
 
 #[tokio::test]

@@ -20,6 +20,16 @@ pub struct FileId {
     pub inode: u64,
 }
 
+/// A file and where to open it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedFile {
+    /// Which file.
+    pub file: FileId,
+    /// Where to open it.
+    pub path: HostPath,
+}
+
 /// What a device is on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -37,6 +47,11 @@ pub enum DeviceSource {
         file: FileId,
         /// Where to open it.
         path: HostPath,
+    },
+    /// Several read-only images as the partitions of one disk.
+    Partitioned {
+        /// The images, in the order of the partitions.
+        images: Vec<NamedFile>,
     },
     /// A character device, made in the guest by the agent.
     Character {
@@ -103,6 +118,8 @@ pub enum DeviceIdentity {
     Character(DeviceNumber),
     /// A file, whether as a disk or as memory.
     File(FileId),
+    /// The files on one disk, in the order of its partitions.
+    Partitions(Vec<FileId>),
     /// A device that is passed by VFIO: its PCI address or its mdev, never its path.
     Vfio(VfioFunction),
     /// The socket of who serves it.
@@ -119,6 +136,7 @@ impl fmt::Display for DeviceIdentity {
             Self::Block(number) => write!(f, "block device {number}"),
             Self::Character(number) => write!(f, "character device {number}"),
             Self::File(file) => write!(f, "file {} of device {}", file.inode, file.device),
+            Self::Partitions(files) => write!(f, "disk of {} images", files.len()),
             Self::Vfio(function) => write!(f, "VFIO device {function}"),
             Self::Socket(socket) => write!(f, "server at {socket}"),
             Self::Network(_, interface) => write!(f, "network interface {interface}"),
@@ -134,6 +152,9 @@ impl DeviceSource {
             Self::Block { number, .. } => DeviceIdentity::Block(*number),
             Self::Character { number, .. } => DeviceIdentity::Character(*number),
             Self::File { file, .. } | Self::Pmem { file, .. } => DeviceIdentity::File(*file),
+            Self::Partitioned { images } => {
+                DeviceIdentity::Partitions(images.iter().map(|image| image.file).collect())
+            }
             Self::Vfio { function, .. } => DeviceIdentity::Vfio(*function),
             Self::VfioAp { mdev, .. } => DeviceIdentity::Vfio(VfioFunction::Mdev(*mdev)),
             Self::VhostUserBlk { socket } | Self::VhostUserFs { socket } => {
@@ -152,7 +173,7 @@ impl DeviceSource {
     /// Whether it is plugged either read-only or for writing. Of the others the agent decides, or whoever serves
     /// them, or the driver in the guest.
     pub(crate) fn has_access_mode(&self) -> bool {
-        matches!(self, Self::Block { .. } | Self::File { .. } | Self::Pmem { .. })
+        matches!(self, Self::Block { .. } | Self::File { .. } | Self::Partitioned { .. } | Self::Pmem { .. })
     }
 
     /// Whether what was opened by this source's path is what was asked for: `opened` is what fstat(2) says
@@ -169,7 +190,7 @@ impl DeviceSource {
     /// What it is to be plugged into.
     pub fn port_wish(&self) -> PortWish {
         match self {
-            Self::Block { .. } | Self::File { .. } => PortWish::Disk,
+            Self::Block { .. } | Self::File { .. } | Self::Partitioned { .. } => PortWish::Disk,
             // AP queues are on a bus of their own.
             Self::Character { .. } | Self::VfioAp { .. } => PortWish::Nothing,
             Self::Vfio { port, .. } => PortWish::Port((*port).into()),
@@ -195,7 +216,7 @@ impl DeviceSource {
     /// What the names of such devices start with.
     pub(crate) fn name_prefix(&self) -> &'static str {
         match self {
-            Self::Block { .. } | Self::File { .. } => "disk",
+            Self::Block { .. } | Self::File { .. } | Self::Partitioned { .. } => "disk",
             Self::Character { .. } => "char",
             Self::Pmem { .. } => "pmem",
             Self::Vfio { .. } => "vfio",

@@ -144,7 +144,7 @@ fn find_scsi(root: &Path, address: ScsiAddress) -> Option<PathBuf> {
 }
 
 /// What is in a directory; nothing when it is not there.
-pub(super) fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 

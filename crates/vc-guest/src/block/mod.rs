@@ -5,7 +5,6 @@ mod address;
 pub use address::{BlockAddress, DeviceName, InvalidAddress, ScsiAddress};
 
 use crate::uevent::DeviceEvents;
-use address::children;
 use nix::errno::Errno;
 use std::fs::File;
 use std::num::NonZeroU32;
@@ -72,16 +71,17 @@ pub async fn wait_for_block(
 ) -> Result<PathBuf, BlockError> {
     let mut late = false;
     loop {
-        let device = find(root, source);
-        if let Some(node) = device.as_deref().and_then(|device| node(root, device))
-            && opens(&node, deadline).await
+        let device = Disks::below(root).device(source);
+        if let Ok(device) = &device
+            && let Some(node) = node(root, device)
+            && opens_in_time(&node, deadline).await
         {
             return Ok(node);
         }
         if late {
             return Err(match device {
-                None => BlockError::Absent(source.clone()),
-                Some(device) => BlockError::NotReady { source_name: source.clone(), device },
+                Err(error) => error,
+                Ok(device) => BlockError::NotReady { source_name: source.clone(), device },
             });
         }
         // After the deadline it looks once more, in case the event was lost.
@@ -89,36 +89,80 @@ pub async fn wait_for_block(
     }
 }
 
-/// The directory in sysfs of the disk, or of its partition: a directory below it whose file `partition` has the number.
-fn find(root: &Path, source: &BlockSource) -> Option<PathBuf> {
-    let disk = source.address.find(root)?;
-    let Some(number) = source.partition else { return Some(disk) };
-    let is_wanted = |child: &PathBuf| {
-        let text = std::fs::read_to_string(child.join("partition"));
-        text.is_ok_and(|text| text.trim().parse() == Ok(number))
-    };
-    children(&disk).find(is_wanted)
+/// Finds the nodes of block devices that are there.
+///
+/// The disk that was found last is not looked for again: the layers of a container are often partitions of
+/// one, and a look into the tree of devices costs a millisecond under emulation. So it is for one request,
+/// not to be kept.
+#[derive(Debug)]
+pub(crate) struct Disks<'a> {
+    root: &'a Path,
+    last: Option<(BlockAddress, PathBuf)>,
 }
 
-/// The device's node below `dev`: `DEVNAME` of its `uevent` file names it.
+impl<'a> Disks<'a> {
+    /// `root` is where `sys` and `dev` are mounted.
+    pub(crate) fn below(root: &'a Path) -> Self {
+        Self { root, last: None }
+    }
+
+    /// Whether the disk at `address` was the one that was found last.
+    pub(crate) fn knows(&self, address: &BlockAddress) -> bool {
+        self.last.as_ref().is_some_and(|(known, _)| known == address)
+    }
+
+    /// The device node of `source`, which opens. Waits while the kernel reads the disk's partition table.
+    pub(crate) fn node(&mut self, source: &BlockSource) -> Result<PathBuf, BlockError> {
+        let device = self.device(source)?;
+        let node = node(self.root, &device).filter(|node| opens(node));
+        node.ok_or_else(|| BlockError::NotReady { source_name: source.clone(), device })
+    }
+
+    /// The directory in sysfs of the disk, or of its partition.
+    fn device(&mut self, source: &BlockSource) -> Result<PathBuf, BlockError> {
+        let disk = self.disk(&source.address);
+        let device = disk.and_then(|disk| match source.partition {
+            Some(number) => partition(disk, number),
+            None => Some(disk.to_owned()),
+        });
+        device.ok_or_else(|| BlockError::Absent(source.clone()))
+    }
+
+    fn disk(&mut self, address: &BlockAddress) -> Option<&Path> {
+        if !self.knows(address) {
+            self.last = Some((address.clone(), address.find(self.root)?));
+        }
+        self.last.as_ref().map(|(_, disk)| &**disk)
+    }
+}
+
+/// The directory in sysfs of a partition, which the kernel calls after its disk: `vda1`, but `nvme0n1p1`
+/// (`add_partition` in Linux's block/partitions/core.c).
+fn partition(disk: &Path, number: NonZeroU32) -> Option<PathBuf> {
+    let name = disk.file_name()?.to_str()?;
+    let separator = if name.ends_with(|letter: char| letter.is_ascii_digit()) { "p" } else { "" };
+    let directory = disk.join(format!("{name}{separator}{number}"));
+    directory.join("partition").exists().then_some(directory)
+}
+
+/// The device's node below `dev`. It is called as the device is, where sysfs has `!` for the slash of a subdirectory.
 fn node(root: &Path, device: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(device.join("uevent")).ok()?;
-    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
-    let plain = !name.is_empty() && !name.starts_with('/') && !name.contains("..");
+    let name = device.file_name()?.to_str()?.replace('!', "/");
+    let plain = !name.starts_with('/') && !name.contains("..");
     plain.then(|| root.join("dev").join(name))
 }
 
 /// Whether there is a disk behind the node. An error other than ENOENT and ENXIO is for whoever uses the node to tell.
-///
-/// On its own thread, because the first `open` waits until the kernel has read the disk's partition table.
-async fn opens(node: &Path, deadline: Deadline) -> bool {
-    let node = node.to_owned();
-    let open = tokio::task::spawn_blocking(move || File::open(node).map(drop));
-    let Ok(Ok(opened)) = tokio::time::timeout(deadline.remaining().max(LAST_LOOK), open).await else {
-        return false;
-    };
-    let error = opened.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw);
+fn opens(node: &Path) -> bool {
+    let error = File::open(node).err().and_then(|error| error.raw_os_error()).map(Errno::from_raw);
     !matches!(error, Some(Errno::ENOENT | Errno::ENXIO))
+}
+
+/// The same on its own thread, because the first `open` waits until the kernel has read the disk's partition table.
+async fn opens_in_time(node: &Path, deadline: Deadline) -> bool {
+    let node = node.to_owned();
+    let open = tokio::task::spawn_blocking(move || opens(&node));
+    matches!(tokio::time::timeout(deadline.remaining().max(LAST_LOOK), open).await, Ok(Ok(true)))
 }
 
 /// How long a disk may take to open when the deadline has passed, so that one that is there is found.
@@ -145,7 +189,6 @@ mod tests {
     fn announce(root: &Path, (pci, virtio, name): (&str, &str, &str)) {
         let device = root.join("sys/devices/pci0000:00").join(pci).join(virtio).join("block").join(name);
         std::fs::create_dir_all(&device).unwrap();
-        std::fs::write(device.join("uevent"), format!("MAJOR=254\nMINOR=0\nDEVNAME={name}\n")).unwrap();
     }
 
     fn make_node(root: &Path, name: &str) {
@@ -214,26 +257,29 @@ mod tests {
         assert_eq!(waiter.await.unwrap().unwrap(), node);
     }
 
-    #[tokio::test]
-    async fn a_partition_is_found_by_its_number_whatever_its_name() {
+    #[test]
+    fn a_partition_is_called_after_its_disk() {
         let root = tempfile::tempdir().unwrap();
-        plug(root.path(), PORTS[0]);
-        let (pci, virtio, name) = PORTS[0];
-        let directory =
-            root.path().join("sys/devices/pci0000:00").join(pci).join(virtio).join("block").join(name);
-        for (name, number) in [("vdb1", 2), ("vdb2", 1), ("vdb3", 12)] {
-            let partition = directory.join(name);
-            std::fs::create_dir_all(&partition).unwrap();
-            std::fs::write(partition.join("partition"), format!("{number}\n")).unwrap();
-            std::fs::write(partition.join("uevent"), format!("DEVNAME={name}\nPARTN={number}\n")).unwrap();
-            make_node(root.path(), name);
+        let disks = [("05/00", PORTS[0].0, "vdb", "vdb2"), ("08.1/00", PORTS[1].0, "nvme0n1", "nvme0n1p2")];
+        for (_, pci, name, partition) in disks {
+            plug(root.path(), (pci, "virtio3", name));
+            let tree = root.path().join("sys/devices/pci0000:00").join(pci);
+            // What is in a disk's directory and ends in its number is not always a partition.
+            for child in [partition.to_owned(), format!("{name}3")] {
+                std::fs::create_dir(tree.join("virtio3/block").join(name).join(&child)).unwrap();
+                make_node(root.path(), &child);
+            }
+            let number = tree.join("virtio3/block").join(name).join(partition).join("partition");
+            std::fs::write(number, "2\n").unwrap();
         }
-        let (_sender, receiver) = watch::channel(0);
-        for (number, want) in [(1, Some("vdb2")), (2, Some("vdb1")), (3, None)] {
-            let source = BlockSource { partition: NonZeroU32::new(number), ..disk("05/00") };
-            let events = DeviceEvents::from_receiver(receiver.clone());
-            let found = wait_for_block(root.path(), &source, events, Deadline::after(Duration::ZERO)).await;
-            assert_eq!(found.ok(), want.map(|name| root.path().join("dev").join(name)), "{number}");
+        let mut found = Disks::below(root.path());
+        for (path, _, _, want) in disks {
+            for (number, want) in [(2, Some(want)), (1, None), (3, None)] {
+                let source = BlockSource { partition: NonZeroU32::new(number), ..disk(path) };
+                let want = want.map(|name| root.path().join("dev").join(name));
+                assert_eq!(found.node(&source).ok(), want, "{source}");
+            }
+            assert!(found.knows(&disk(path).address));
         }
     }
 

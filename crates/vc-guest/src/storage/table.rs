@@ -6,7 +6,7 @@ use super::made::Made;
 use super::mounting::Mounting;
 use super::overlay;
 use super::request::{Driver, StorageSpec};
-use crate::block::wait_for_block;
+use crate::block::Disks;
 use crate::log::chain;
 use crate::modules::ModuleLoader;
 use crate::mount_options::MountOptions;
@@ -61,21 +61,17 @@ impl StorageTable {
     /// # Errors
     /// [`StorageError`] of the first storage that fails; those before it are released again.
     pub async fn add(&self, owner: &str, wire: &[agent::Storage]) -> Result<Vec<GuestPath>, StorageError> {
-        let specs = parse(wire)?;
+        let specs: Arc<[_]> = parse(wire)?.into();
         self.check_overlays(&specs)?;
-        let mut added = Vec::new();
-        for spec in specs {
-            let mount_point = spec.mount_point.clone();
-            match self.add_one(owner.to_owned(), spec).await {
-                Ok(()) => added.push(mount_point),
-                Err(error) => {
-                    let table = self.clone();
-                    for undo in blocking(move || table.release(added)).await {
-                        tracing::warn!(error = chain(&undo), "undo failed");
-                    }
-                    return Err(error);
-                }
+        let mut count = 0;
+        let result = self.add_all(owner, &specs, &mut count).await;
+        let added = specs[..count].iter().map(|spec| spec.mount_point.clone()).collect();
+        if let Err(error) = result {
+            let table = self.clone();
+            for undo in blocking(move || table.release(added)).await {
+                tracing::warn!(error = chain(&undo), "undo failed");
             }
+            return Err(error);
         }
         Ok(added)
     }
@@ -121,42 +117,41 @@ impl StorageTable {
         })
     }
 
-    async fn add_one(&self, owner: String, spec: StorageSpec) -> Result<(), StorageError> {
-        let is_mounted = self.table().contains_key(&spec.mount_point);
-        let devices = if is_mounted { Vec::new() } else { self.devices(&spec).await? };
-        let deadline = Deadline::after(DEVICE_WAIT);
+    /// Mounts what can be mounted; waits, and goes on from there, for what may still come. `count` tells how
+    /// many are mounted.
+    async fn add_all(
+        &self,
+        owner: &str,
+        specs: &Arc<[StorageSpec]>,
+        count: &mut usize,
+    ) -> Result<(), StorageError> {
         let mut events = self.0.events.clone();
-        let spec = Arc::new(spec);
+        let mut waiting = Waiting::default();
         loop {
             // Subscribed before it is tried, so that no event is lost in between.
             events.mark_seen();
-            let (table, owner, spec, devices) =
-                (self.clone(), owner.clone(), Arc::clone(&spec), devices.clone());
-            let is_share = matches!(spec.driver, Driver::VirtioFs(_));
-            match blocking(move || table.mount(&owner, &spec, &devices)).await {
-                // The kernel knows no share of this tag: it may be plugged just now.
-                Err(StorageError::Mount { errno: Errno::EINVAL, .. })
-                    if is_share
-                        && tokio::time::timeout(deadline.remaining(), events.changed()).await.is_ok() => {}
+            let (table, owner, specs, from) = (self.clone(), owner.to_owned(), Arc::clone(specs), *count);
+            let (mounted, result) = blocking(move || table.mount_all(&owner, &specs[from..])).await;
+            *count += mounted;
+            match result {
+                Err(error) if may_come(&error) && waiting.go_on(*count, &mut events).await => {}
                 result => return result,
             }
         }
     }
 
-    /// Waits for the devices of a storage.
-    async fn devices(&self, spec: &StorageSpec) -> Result<Vec<PathBuf>, StorageError> {
-        let deadline = Deadline::after(DEVICE_WAIT);
-        let mut devices = Vec::new();
-        for Layer { source, .. } in spec.layers() {
-            let (modules, wanted) = (Arc::clone(&self.0.modules), source.address.modules());
-            blocking(move || modules.load_if_known(wanted)).await?;
-            let device = wait_for_block(Path::new("/"), source, self.0.events.clone(), deadline).await;
-            devices.push(device.map_err(|error| StorageError::Block(spec.mount_point.clone(), error))?);
+    /// Mounts storages up to the first that fails; tells how many they were.
+    fn mount_all(&self, owner: &str, specs: &[StorageSpec]) -> (usize, Result<(), StorageError>) {
+        let mut disks = Disks::below(Path::new("/"));
+        for (count, spec) in specs.iter().enumerate() {
+            if let Err(error) = self.mount(owner, spec, &mut disks) {
+                return (count, Err(error));
+            }
         }
-        Ok(devices)
+        (specs.len(), Ok(()))
     }
 
-    fn mount(&self, owner: &str, spec: &StorageSpec, devices: &[PathBuf]) -> Result<(), StorageError> {
+    fn mount(&self, owner: &str, spec: &StorageSpec, disks: &mut Disks<'_>) -> Result<(), StorageError> {
         loop {
             let slot = Arc::clone(self.table().entry(spec.mount_point.clone()).or_default());
             let mut mounted = slot.lock();
@@ -164,9 +159,13 @@ impl StorageTable {
                 continue;
             }
             if mounted.users == 0 {
-                let mounting = Mounting { modules: &self.0.modules, owner, devices };
                 let mut made = Made::default();
-                if let Err(error) = mounting.mount(spec, &mut made) {
+                let devices = self.devices(spec, disks);
+                let result = devices.and_then(|devices| {
+                    let mounting = Mounting { modules: &self.0.modules, owner, devices: &devices };
+                    mounting.mount(spec, &mut made)
+                });
+                if let Err(error) = result {
                     for undo in made.undo() {
                         tracing::warn!(error = chain(&undo), "undo failed");
                     }
@@ -179,6 +178,19 @@ impl StorageTable {
             mounted.users += 1;
             return Ok(());
         }
+    }
+
+    /// The nodes of a storage's devices.
+    fn devices(&self, spec: &StorageSpec, disks: &mut Disks<'_>) -> Result<Vec<PathBuf>, StorageError> {
+        let node = |layer: &Layer| {
+            let address = &layer.source.address;
+            if !disks.knows(address) {
+                self.0.modules.load_if_known(address.modules())?;
+            }
+            let node = disks.node(&layer.source);
+            node.map_err(|error| StorageError::Block(spec.mount_point.clone(), error))
+        };
+        spec.layers().into_iter().map(node).collect()
     }
 
     /// Layers out == layers in: every overlay stands on storages that come before it in its request,
@@ -208,6 +220,36 @@ impl StorageTable {
 
     fn table(&self) -> MutexGuard<'_, HashMap<GuestPath, Arc<Slot>>> {
         self.0.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether what is missing may be plugged just now.
+fn may_come(error: &StorageError) -> bool {
+    match error {
+        StorageError::Block(..) => true,
+        // The kernel knows no share of this tag.
+        StorageError::Mount { fs_type, errno: Errno::EINVAL, .. } => fs_type == "virtiofs",
+        _ => false,
+    }
+}
+
+/// Waiting for the device of one storage after the other.
+#[derive(Debug, Default)]
+struct Waiting(Option<(usize, Deadline)>);
+
+impl Waiting {
+    /// Waits for an event because of the storage at `index`. `false` once its time is over and it was looked
+    /// for once more after that, in case an event was lost.
+    async fn go_on(&mut self, index: usize, events: &mut DeviceEvents) -> bool {
+        let deadline = match self.0 {
+            Some((before, deadline)) if before == index => deadline,
+            _ => Deadline::after(DEVICE_WAIT),
+        };
+        let last = deadline.is_over();
+        self.0 = Some((index, deadline));
+        // An event or the end of the time: both are a reason to look.
+        let _ = tokio::time::timeout(deadline.remaining(), events.changed()).await;
+        !last
     }
 }
 

@@ -1,0 +1,196 @@
+//! Creating a container: plan, size, disks, guest; on an error all of it is undone.
+
+use vc_agent::{Agent, AgentError, Call, CreateContainer};
+use vc_device::{AttachStep, DeviceRequest};
+use vc_hypervisor::{Machine, PlugError};
+use vc_storage::{DiskPlug, Packing, PlannedDisk, StoragePlan, plan_layers};
+use vc_types::ContainerId;
+
+use super::ghost::Ghost;
+use super::record::Record;
+use super::{Owner, Reply, refuse};
+use crate::container::ContainerSpec;
+use crate::devices::DeviceUse;
+use crate::error::{Cause, OperationError, Step};
+use crate::guest::Guest;
+use crate::guest_spec::guest_spec;
+use crate::state::Op;
+use crate::timing::Budget;
+use crate::undo::{Held, Released, Undo};
+
+impl<M: Machine, A: Agent> Owner<M, A> {
+    pub(super) fn create(&mut self, id: ContainerId, spec: ContainerSpec, reply: Reply<()>) {
+        let refusal = match self.containers.contains_key(&id) {
+            _ if self.stopping.is_some() => Some(Cause::Stopping),
+            true => Some(Cause::Exists),
+            false if self.is_haunted(&Ghost::Container(id.clone())) => Some(Cause::Busy),
+            false => None,
+        };
+        if let Some(cause) = refusal {
+            return refuse(reply, Step::CheckState(id), cause);
+        }
+        let linux = spec.oci.linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let generation = self.next_generation();
+        self.containers.insert(id.clone(), Record::creating(generation, resources));
+        let guest = self.guest.clone();
+        self.spawn(async move {
+            let creation = guest.create(&id, spec).await;
+            move |owner: &mut Self| owner.created(&id, creation, reply)
+        });
+    }
+
+    fn created(&mut self, id: &ContainerId, creation: Creation, reply: Reply<()>) {
+        let Creation { undo, result, ghost } = creation;
+        let machine_exit = self.machine_exit.clone();
+        let record = self.no_longer_busy(id);
+        record.held = undo;
+        match &result {
+            Ok(()) => record.go(Op::Created),
+            Err(_) if record.held.is_empty() => drop(self.containers.remove(id)),
+            // What could not be undone is held by a container that never was; it can be stopped again.
+            Err(_) => record.process_ended(id, Err("it never ran".to_owned())),
+        }
+        // The machine may have ended while the child task had the undo list.
+        if let (Some(exit), Some(record)) = (machine_exit, self.containers.get_mut(id)) {
+            record.machine_ended(id, &exit);
+        }
+        if ghost {
+            self.look_for_ghost(Ghost::Container(id.clone()));
+        }
+        let _ = reply.send(result);
+    }
+}
+
+/// What came of a creation.
+struct Creation {
+    /// What the container holds.
+    undo: Undo,
+    result: Result<(), OperationError>,
+    /// Whether the guest may yet make it, late.
+    ghost: bool,
+}
+
+impl<M: Machine, A: Agent> Guest<M, A> {
+    /// Creates a container; on error what was done is undone, and the list has what could not be.
+    async fn create(&self, id: &ContainerId, spec: ContainerSpec) -> Creation {
+        let mut undo = Undo::default();
+        let span = tracing::info_span!("create", container = %id);
+        let steps = self.create_steps(id, spec, &mut undo, Budget::of(self.timing.create));
+        match self.metrics.step("create", span, steps).await {
+            Ok(()) => Creation { undo, result: Ok(()), ghost: false },
+            Err(mut error) => {
+                let Released { left, ghost } = undo.run(self, self.timing.undo()).await;
+                error.left = left;
+                Creation { undo, result: Err(error), ghost }
+            }
+        }
+    }
+
+    async fn create_steps(
+        &self,
+        id: &ContainerId,
+        spec: ContainerSpec,
+        undo: &mut Undo,
+        budget: Budget,
+    ) -> Result<(), OperationError> {
+        let unplanned = |cause: Cause| OperationError::new(Step::Plan(id.clone()), cause);
+        let (plan, requests) = plan(id, &spec).map_err(unplanned)?;
+        let oci = guest_spec(spec.oci, &plan.rootfs).map_err(|error| unplanned(error.into()))?;
+        let linux = oci.linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        undo.push(Held::Size(id.clone()));
+        let size = self.sizing.claim(self, id, resources, budget);
+        size.await.map_err(|cause| OperationError::new(Step::ResizeMachine, cause))?;
+        let plugging = self.plug(id, plan.disks.iter().zip(&requests), undo, budget);
+        let span = tracing::info_span!("plug layers");
+        let plugged = self.metrics.step("plug layers", span, plugging).await?;
+        let storages = plan.storages(&plugged).map_err(|error| unplanned(error.into()))?;
+        let request = CreateContainer {
+            storages,
+            shared_pid_namespace: self.shared_pid_namespace,
+            ..CreateContainer::new(id.clone(), oci)
+        };
+        // Before the call: when it times out, the guest may have the container all the same.
+        undo.push(Held::GuestContainer { id: id.clone(), certain: false });
+        let call = self.ask(self.agent.create_container(&request, budget.deadline()));
+        let created = self.metrics.step("create container", tracing::info_span!("create container"), call);
+        match created.await {
+            Ok(()) => {
+                undo.confirm_container();
+                Ok(())
+            }
+            Err(cause) => {
+                if is_without_container(&cause) {
+                    undo.pop();
+                }
+                Err(OperationError::new(Step::Container(Call::CreateContainer, id.clone()), cause))
+            }
+        }
+    }
+
+    async fn plug(
+        &self,
+        id: &ContainerId,
+        disks: impl Iterator<Item = (&PlannedDisk, &DeviceRequest)>,
+        undo: &mut Undo,
+        budget: Budget,
+    ) -> Result<Vec<DiskPlug>, OperationError> {
+        let mut plugged = Vec::new();
+        for (disk, request) in disks {
+            let attached = self.devices.attach(request, id, budget).await;
+            let attached =
+                attached.map_err(|error| OperationError::new(Step::Attach(id.clone()), Box::new(error)))?;
+            let device = attached.device.clone();
+            // Before the call: when it times out, the disk may be plugged all the same.
+            undo.push(Held::Device(DeviceUse::Used(attached.handle)));
+            if let AttachStep::Ready(location) = attached.step {
+                plugged.push(DiskPlug { id: device, location });
+                continue;
+            }
+            let layers = || disk.layers().iter().map(|layer| layer.name().clone()).collect();
+            let failed = |cause: Cause| {
+                OperationError::new(Step::Plug { device: device.clone(), layers: layers() }, cause)
+            };
+            let serial = device.as_str().parse().expect("short and plain");
+            match self.machine.plug(&disk.spec(device.clone(), Some(serial)), budget.deadline()).await {
+                Ok(location) => {
+                    let known = self.devices.plugged(&device, location.clone());
+                    known.map_err(|error| failed(Box::new(error).into()))?;
+                    plugged.push(DiskPlug { id: device, location });
+                }
+                Err(error @ PlugError::Unknown { .. }) => return Err(failed(error.into())),
+                // Nothing of it is in the machine.
+                Err(error) => {
+                    if let Some(Held::Device(DeviceUse::Used(handle))) = undo.pop() {
+                        self.devices.plug_failed(handle);
+                    }
+                    return Err(failed(error.into()));
+                }
+            }
+        }
+        Ok(plugged)
+    }
+}
+
+/// Which disks carry the layers, and what each is on the host.
+fn plan(id: &ContainerId, spec: &ContainerSpec) -> Result<(StoragePlan, Vec<DeviceRequest>), Cause> {
+    let with = |packing| -> Result<_, Cause> {
+        let plan = plan_layers(id, spec.layers.clone(), packing)?;
+        let requests = plan.disks.iter().map(PlannedDisk::request).collect::<Result<Vec<_>, _>>()?;
+        Ok((plan, requests))
+    };
+    let (plan, requests) = with(Packing::for_layers(spec.layers.len()))?;
+    let is_twice = |(n, request): (usize, &DeviceRequest)| requests[..n].contains(request);
+    // A disk is mounted once for each container; partitions with the same content are told apart.
+    if requests.iter().enumerate().any(is_twice) { with(Packing::Partitions) } else { Ok((plan, requests)) }
+}
+
+/// Whether the guest has said, or was never told, so that it has no such container and will have none.
+fn is_without_container(cause: &Cause) -> bool {
+    match cause {
+        // Another one is there, which can only be of an earlier call of ours.
+        Cause::Agent(AgentError::ContainerExists { .. }) => false,
+        cause => !cause.is_uncertain(),
+    }
+}

@@ -1,0 +1,92 @@
+//! The end of the machine: brought about by a stop of the sandbox, by force, or by itself.
+
+use tokio::sync::oneshot;
+use vc_agent::{Agent, AgentError};
+use vc_hypervisor::{Machine, MachineExit, StopError};
+
+use super::Owner;
+use crate::error::{Cause, Leftover, Step};
+use crate::guest::Guest;
+use crate::sandbox::end;
+
+impl<M: Machine, A: Agent> Owner<M, A> {
+    pub(super) fn stop_sandbox(&mut self, reply: oneshot::Sender<Vec<Leftover>>) {
+        if let Some(waiting) = &mut self.stopping {
+            return waiting.push(reply);
+        }
+        self.stopping = Some(vec![reply]);
+        let (guest, running) = (self.guest.clone(), self.machine_exit.is_none());
+        self.spawn(async move {
+            let ended = guest.end(running).await;
+            move |owner: &mut Self| owner.sandbox_stopped(ended)
+        });
+    }
+
+    fn sandbox_stopped(&mut self, ended: Result<MachineExit, StopError>) {
+        let mut left = Vec::new();
+        match ended {
+            Ok(exit) => self.machine_ended(exit),
+            Err(error) => left.push(Leftover { step: Step::StopMachine, cause: error.into() }),
+        }
+        if let Err(error) = self.dir.remove() {
+            let step = Step::RemoveRuntimeDir(self.dir.path().clone());
+            left.push(Leftover { step, cause: error.into() });
+        }
+        self.stopped = left.is_empty();
+        self.publish();
+        // Errors are told to who asked first; who asked later learns what is left.
+        let steps: Vec<Step> = left.iter().map(|left| left.step.clone()).collect();
+        let again = |step: &Step| Leftover { step: step.clone(), cause: Cause::StillHeld };
+        let mut first = Some(left);
+        for reply in self.stopping.take().unwrap_or_default() {
+            let told = first.take().unwrap_or_else(|| steps.iter().map(again).collect());
+            let _ = reply.send(told);
+        }
+    }
+
+    pub(super) fn kill_machine(&mut self, reply: oneshot::Sender<()>) {
+        let guest = self.guest.clone();
+        self.spawn(async move {
+            // What cannot be ended is told by the stop that follows.
+            let _ = guest.machine.stop(guest.timing.undo().deadline()).await;
+            let _ = reply.send(());
+            |_: &mut Self| {}
+        });
+    }
+
+    pub(super) fn machine_ended(&mut self, exit: MachineExit) {
+        for (id, record) in &mut self.containers {
+            record.machine_ended(id, &exit);
+        }
+        self.guest.devices.clear();
+        self.machine_exit.get_or_insert(exit);
+    }
+
+    /// Nobody has a handle any more.
+    pub(super) async fn abandon(self) {
+        for left in end(&*self.guest.machine, self.dir, &self.guest.timing).await {
+            tracing::error!(step = %left.step, cause = %left.cause, "an abandoned sandbox left something");
+        }
+    }
+}
+
+impl<M: Machine, A: Agent> Guest<M, A> {
+    /// Lets the guest power off, and ends the machine.
+    async fn end(&self, running: bool) -> Result<MachineExit, StopError> {
+        let budget = self.timing.undo();
+        if running {
+            let asked = tokio::select! {
+                asked = self.agent.destroy_sandbox(budget.share(2)) => asked,
+                _ = self.machine.exited() => Ok(()),
+            };
+            match asked {
+                // A guest that is gone before its answer was read has done as it was told.
+                Ok(()) | Err(AgentError::Disconnected { .. }) => {
+                    drop(tokio::time::timeout(self.timing.power_off, self.machine.exited()).await);
+                }
+                Err(error) => tracing::warn!(%error, "the guest did not power off by itself"),
+            }
+        }
+        self.machine.stop(self.timing.undo().deadline()).await
+    }
+}
