@@ -1,5 +1,6 @@
 //! The command line.
 
+mod explain;
 mod oci;
 mod run;
 
@@ -7,8 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use explain::Explain;
 pub(crate) use oci::{Create, Delete, Id, Kill, List, ListFormat, Owner};
-pub(crate) use run::{Machine, Run};
+pub(crate) use run::{Machine, Rootfs, Run};
 
 /// Runs OCI containers inside QEMU virtual machines.
 #[derive(Debug, Parser)]
@@ -61,6 +63,10 @@ pub(crate) enum Command {
     /// The exit code is the command's; 128+n when signal n ended it; 125 when vc itself failed; 126
     /// when the command cannot be executed; 127 when it does not exist.
     Run(Box<Run>),
+    /// Tell how the storage of a container would reach its machine, and why; changes nothing.
+    ///
+    /// The exit code is 125 when the container cannot be had, with the reason on standard error.
+    Explain(Explain),
     /// Create a container from an OCI bundle; its process waits for the start
     Create(Box<Create>),
     /// Let a created container's process run

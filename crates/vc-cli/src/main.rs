@@ -1,6 +1,7 @@
 //! The `vc` command.
 
 mod cli;
+mod explain;
 mod failure;
 mod guest_image;
 mod log;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
     };
     let oci = match cli.command {
         Command::Run(options) => return run(*options, start),
+        Command::Explain(options) => {
+            return explain::explain(&options).map_or_else(Failure::report, |()| ExitCode::SUCCESS);
+        }
         // Its log is in the container's directory.
         Command::Owner(_) => return owner::own(),
         Command::Create(options) => Oci::Create(options),

@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::machine::MachinePlan;
 use crate::signals::{Received, Signals};
 use crate::stdio::Streams;
+pub(crate) use spec::load as load_bundle;
 use terminal::RawMode;
 
 /// Runs the command; returns its exit code.

@@ -25,6 +25,7 @@ mod sandbox;
 mod sizing;
 mod state;
 mod status;
+mod storage;
 mod timing;
 mod undo;
 
@@ -37,4 +38,5 @@ pub use sandbox::{Sandbox, SandboxSpec};
 pub use sizing::{InvalidCpuSet, Size, SizeError};
 pub use state::{Ask, Op, Refused, State};
 pub use status::{ContainerStatus, SandboxStatus};
+pub use storage::{InvalidPageSize, storage_request};
 pub use timing::Timing;

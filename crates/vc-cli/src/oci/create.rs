@@ -18,6 +18,7 @@ use crate::cli::Create;
 use crate::failure::Failure;
 use crate::machine::MachinePlan;
 use crate::owner::{Answer, CREATOR, LOCK, Orders};
+use crate::run::load_bundle;
 use crate::sys;
 
 /// How much of an owner's log is told when it ended without a word, in bytes.
@@ -33,7 +34,7 @@ pub(crate) fn create(root: &Root, options: &Create) -> Result<(), Failure> {
     let bundle = options.bundle.canonicalize();
     let bundle = bundle
         .map_err(|error| Failure::step(format!("use the bundle {}", options.bundle.display()), error))?;
-    let spec = load(&bundle)?;
+    let spec = load_bundle(&bundle)?;
     check_terminal(&spec, options.console_socket.as_deref())?;
     let machine = MachinePlan::from_options(&options.machine)?;
     let console_socket = options.console_socket.as_deref().map(absolute).transpose()?;
@@ -54,11 +55,6 @@ pub(crate) fn create(root: &Root, options: &Create) -> Result<(), Failure> {
             .map_err(|error| Failure::step(format!("write {}", file.display()), error)),
         None => Ok(()),
     }
-}
-
-fn load(bundle: &Path) -> Result<Spec, Failure> {
-    let path = bundle.join("config.json");
-    Spec::load(&path).map_err(|error| Failure::step(format!("read {}", path.display()), error))
 }
 
 /// runc's rules: a terminal's other end must go somewhere, and only a terminal's can.

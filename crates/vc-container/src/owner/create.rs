@@ -3,7 +3,7 @@
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
 use vc_device::{AttachStep, DeviceRequest};
 use vc_hypervisor::{Machine, PlugError};
-use vc_storage::{DiskPlug, Packing, PlannedDisk, StoragePlan, plan_layers};
+use vc_storage::{DiskPlug, LayersPlan, Packing, PlannedDisk, plan_layers};
 use vc_types::ContainerId;
 
 use super::ghost::Ghost;
@@ -174,7 +174,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
 }
 
 /// Which disks carry the layers, and what each is on the host.
-fn plan(id: &ContainerId, spec: &ContainerSpec) -> Result<(StoragePlan, Vec<DeviceRequest>), Cause> {
+fn plan(id: &ContainerId, spec: &ContainerSpec) -> Result<(LayersPlan, Vec<DeviceRequest>), Cause> {
     let with = |packing| -> Result<_, Cause> {
         let plan = plan_layers(id, spec.layers.clone(), packing)?;
         let requests = plan.disks.iter().map(PlannedDisk::request).collect::<Result<Vec<_>, _>>()?;
