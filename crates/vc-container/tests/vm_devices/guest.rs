@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::SpecBuilder;
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, Spec, SpecBuilder};
 use vc_agent::{
     Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, Guest as _, Interface,
-    Network as _, ProcessRef, Processes, Storage, StorageDriver, Streams,
+    KernelModule, Network as _, ProcessRef, Processes, Storage, StorageDriver, Streams,
 };
 use vc_container::guest_spec;
 use vc_device::{Access, BlockSpec, DeviceSpec, GuestLocation};
@@ -61,7 +61,10 @@ impl Guest {
     /// Waits for the agent.
     pub(crate) async fn connect(&mut self) {
         let agent = Connector::default().connect(self.machine.agent_address(), deadline()).await.unwrap();
-        agent.create_sandbox(&CreateSandbox::new("devices".parse().unwrap()), deadline()).await.unwrap();
+        let mut sandbox = CreateSandbox::new("devices".parse().unwrap());
+        // Only serial ports need it, so the agent does not load it by itself.
+        sandbox.kernel_modules = vec![KernelModule { name: "virtio_console".into(), parameters: Vec::new() }];
+        agent.create_sandbox(&sandbox, deadline()).await.unwrap();
         self.agent = Some(agent);
     }
 
@@ -126,13 +129,47 @@ impl Guest {
 
     /// Runs a container on top of `layers` and busybox; returns what it writes.
     pub(crate) async fn run(&self, name: &str, layers: Vec<Storage>, script: &str) -> String {
+        self.run_with(name, layers, script, None).await
+    }
+
+    /// Runs a container with a character device of the guest, by its numbers, as `/dev/port`.
+    pub(crate) async fn run_with_device(&self, name: &str, numbers: (i64, i64), script: &str) -> String {
+        let device = LinuxDeviceBuilder::default().path("/dev/port").typ(LinuxDeviceType::C);
+        let device = device.major(numbers.0).minor(numbers.1).file_mode(0o600_u32).build().unwrap();
+        self.run_with(name, Vec::new(), script, Some(device)).await
+    }
+
+    /// Major and minor of the serial port that the guest knows by this name.
+    pub(crate) async fn serial_port(&self, name: &str) -> (i64, i64) {
+        // The kernel asks the device for the name, and makes the file once it knows it.
+        let look = format!(
+            "cd /sys/class/virtio-ports; until grep -lx {name} */name 2>/dev/null; do sleep 0.05; done >/dev/null; cat \
+             $(dirname $(grep -lx {name} */name))/dev"
+        );
+        let numbers = self.run(&format!("look-{name}"), Vec::new(), &look).await;
+        let (major, minor) = numbers.trim().split_once(':').unwrap();
+        (major.parse().unwrap(), minor.parse().unwrap())
+    }
+
+    async fn run_with(
+        &self,
+        name: &str,
+        layers: Vec<Storage>,
+        script: &str,
+        device: Option<LinuxDevice>,
+    ) -> String {
         let agent = self.agent.as_ref().unwrap();
         let id = name.parse().unwrap();
         let rootfs = GuestPath::new(format!("/run/kata-containers/{name}/rootfs")).unwrap();
         let mut storages = layers;
         storages.push(self.base.clone().unwrap());
         storages.push(overlay(name, &storages, &rootfs));
-        let mut request = CreateContainer::new(id, guest_spec(shell(script), &rootfs).unwrap());
+        let mut spec = guest_spec(shell(script), &rootfs).unwrap();
+        // The guest's own, so the agent has nothing to look for.
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_devices(device.map(|device| vec![device]));
+        }
+        let mut request = CreateContainer::new(id, spec);
         request.storages = storages;
         agent.create_container(&request, deadline()).await.unwrap();
         agent.start_container(&request.id, deadline()).await.unwrap();
@@ -171,7 +208,7 @@ fn overlay(name: &str, lower: &[Storage], rootfs: &GuestPath) -> Storage {
     }
 }
 
-fn shell(script: &str) -> oci_spec::runtime::Spec {
+fn shell(script: &str) -> Spec {
     let mut spec = SpecBuilder::default().build().unwrap();
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
