@@ -24,7 +24,7 @@ use series::Series;
 const WIRE: [&str; 3] = ["exec", "stdio", "rpc"];
 
 /// What can be measured.
-const SUBJECTS: &str = "boot, plug, layers, exec, stdio, rpc, mounts; several may be named";
+const SUBJECTS: &str = "boot, plug, layers, exec, stdio, rpc, mounts, plan; several may be named";
 
 /// What the command line can choose.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ enum Subject {
     Wire,
     /// Look-ups in the mount table, next to other crates that do the same.
     Mounts,
+    /// The plan of many layers and mounts, without the look-ups.
+    Plan,
 }
 
 impl Options {
@@ -84,6 +86,7 @@ impl Options {
             "plug" => Subject::Plug,
             "layers" => Subject::Layers,
             "mounts" => Subject::Mounts,
+            "plan" => Subject::Plan,
             _ if WIRE.contains(&name) => {
                 self.wire.push(name.to_owned());
                 Subject::Wire
@@ -111,6 +114,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Subject::Wire => wire::run(&workspace, options),
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
+        Subject::Plan => plan(&workspace, options),
     })
 }
 
@@ -120,6 +124,21 @@ fn mounts(workspace: &Workspace) -> Result<()> {
     process::show(
         workspace.cargo().args(["run", "--locked", "--release"]).args(manifest).args(["--", "mounts"]),
     )
+}
+
+fn plan(workspace: &Workspace, options: &Options) -> Result<()> {
+    let mut command = workspace.cargo();
+    command.args([
+        "run",
+        "--locked",
+        "--release",
+        "--package",
+        "vc-storage",
+        "--example",
+        "plan_speed",
+        "--",
+    ]);
+    process::show(command.args(options.rounds.map(|rounds| rounds.to_string())))
 }
 
 /// Makes sure that all is there to start a machine; gives the guest image and the command.

@@ -13,7 +13,7 @@ use crate::bytes::{lines, path_buf};
 use crate::escape::unescape;
 use crate::mountinfo::ReadError;
 use crate::process::OWN_TABLE;
-use crate::sys::ioctl::loop_status;
+use crate::sys::ioctl::{LoopStatus, loop_status};
 use crate::sys::open_path;
 use crate::{DeviceNumber, Fields, Mounts};
 
@@ -110,6 +110,20 @@ pub fn device_uses(path: impl AsRef<Path>) -> Result<Vec<DeviceUse>, DeviceUseEr
     Ok(uses)
 }
 
+/// The loop devices that are attached to a file, by the N of `/dev/loopN`. The file is known by device and inode,
+/// as the driver tells them; what it is called there does not matter.
+///
+/// # Errors
+/// [`DeviceUseError::Read`] when a device could not be asked, which needs root or the group `disk`.
+pub fn loops_of_file(file: &File) -> Result<Vec<u32>, DeviceUseError> {
+    let failed = |object: PathBuf, source| DeviceUseError::Read { path: object.clone(), object, source };
+    let stat = file.metadata().map_err(|source| failed(PathBuf::from("the file"), source))?;
+    let (device, inode) = (DeviceNumber::from_raw(stat.dev()), stat.ino());
+    let all = loop_statuses().map_err(|(object, source)| failed(object, source))?;
+    let of_file = |status: &LoopStatus| status.device == device && status.inode == inode;
+    Ok(all.into_iter().filter(|(_, status)| of_file(status)).map(|(number, _)| number).collect())
+}
+
 /// Uses, or what could not be read.
 type Found = Result<Vec<DeviceUse>, (PathBuf, io::Error)>;
 
@@ -204,7 +218,16 @@ fn holders(family: &[DeviceNumber]) -> Found {
 
 /// Asks the driver, since the name of a device in another mount namespace means nothing here.
 fn loops(family: &[DeviceNumber]) -> Found {
-    let mut uses = Vec::new();
+    let of_family = |(number, status): (u32, LoopStatus)| {
+        let device = status.block_device;
+        family.contains(&device).then_some(DeviceUse::Loop { device, number })
+    };
+    Ok(loop_statuses()?.into_iter().filter_map(of_family).collect())
+}
+
+/// What the driver knows of each loop device that has a file.
+fn loop_statuses() -> Result<Vec<(u32, LoopStatus)>, (PathBuf, io::Error)> {
+    let mut statuses = Vec::new();
     for entry in entries(Path::new("/sys/block"))? {
         let name = entry.file_name().unwrap_or_default();
         let number = name.as_encoded_bytes().strip_prefix(b"loop").and_then(crate::device::number);
@@ -213,16 +236,13 @@ fn loops(family: &[DeviceNumber]) -> Found {
         let node = Path::new("/dev").join(name);
         let handle = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&node);
         match handle.and_then(|handle| loop_status(handle.as_fd())) {
-            Ok(status) if family.contains(&status.block_device) => {
-                uses.push(DeviceUse::Loop { device: status.block_device, number });
-            }
-            Ok(_) => {}
+            Ok(status) => statuses.push((number, status)),
             // Detached since.
             Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {}
             Err(e) => return Err((node, e)),
         }
     }
-    Ok(uses)
+    Ok(statuses)
 }
 
 /// The paths in a directory; none if there is no such directory.

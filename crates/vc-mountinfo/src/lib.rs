@@ -38,7 +38,7 @@ mod watch;
 
 pub use cache::{CachedLookup, MountOrigin};
 pub use device::{DeviceNumber, InvalidDeviceNumber};
-pub use device_use::{DeviceUse, DeviceUseError, device_uses};
+pub use device_use::{DeviceUse, DeviceUseError, device_uses, loops_of_file};
 pub use escape::unescape;
 pub use file_id::FileId;
 pub use lookup::{Lookup, LookupError, Symlinks, Way};

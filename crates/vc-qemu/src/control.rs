@@ -16,10 +16,11 @@ use crate::vsock::END_TIME;
 const PERIPHERALS: &str = "/machine/peripheral";
 
 /// The kinds of device that can be plugged, by their names in QEMU.
-const FRONTENDS: [&str; 8] = [
+const FRONTENDS: [&str; 9] = [
     "virtio-blk-pci",
     "scsi-hd",
     "virtio-net-pci",
+    "virtio-serial-pci",
     "vfio-pci",
     "vhost-user-blk-pci",
     "vhost-user-fs-pci",

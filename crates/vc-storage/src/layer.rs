@@ -192,6 +192,13 @@ pub fn layers_of_rootfs(rootfs: impl AsRef<Path>) -> Result<Vec<Layer>, LayerSou
     }
 }
 
+/// The images of layers that are mounted at these directories, in their order.
+pub(crate) fn mounted_layers(
+    directories: impl IntoIterator<Item = PathBuf>,
+) -> Result<Vec<Layer>, LayerSourceError> {
+    from_images(mounted(directories)?)
+}
+
 fn mounted<D: Into<LowerDir>>(
     directories: impl IntoIterator<Item = D>,
 ) -> Result<Vec<LayerImage>, LayerSourceError> {

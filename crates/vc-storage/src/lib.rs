@@ -8,17 +8,28 @@
 //! [`Layer::open`], [`layers_of_mounts`], [`layers_of_rootfs`].
 #![forbid(unsafe_code)]
 
+mod facts;
 mod layer;
+mod layers_plan;
 mod mount;
 mod packing;
 mod plan;
 mod rootfs;
 mod volume;
 
+pub use facts::{
+    DirectoryFacts, DiskFacts, FactsError, HostFacts, LayerFacts, OpenError, OpenImages, RootFacts,
+    RootfsError, Surroundings, VerityFacts, gather, rootfs_at,
+};
 pub use layer::{Layer, LayerSourceError, Missing, layers_of_mounts, layers_of_rootfs};
+pub use layers_plan::{DiskPlug, LayersPlan, plan_layers};
 pub use mount::Mount;
 pub use packing::{Packing, PlannedDisk};
-pub use plan::{DiskPlug, PlanError, StoragePlan, plan_layers};
+pub use plan::{
+    CopyPlan, Decision, DiskPlan, DiskRefusal, DiskUse, Edit, ImagePlan, MountEdit, Part, PlanError,
+    PlannedSource, PlannedStorage, PolicyError, ServicePlan, SharePlan, StoragePlan, StorageRequest,
+    Unsupported, plan,
+};
 pub use rootfs::{
     BlockRootfs, DmVerityInfo, HashType, ImagePull, InvalidNydus, InvalidOption, InvalidVerityRoot,
     InvalidVirtualVolume, LayerSource, Layers, MakeDirectory, MakeFilesystem, MountsError, NydusExtra,
@@ -26,8 +37,8 @@ pub use rootfs::{
     VolumeMetadata, VolumeType, WritableImage,
 };
 pub use volume::{
-    ContainerMount, DirectVolume, FsGroupOf, InvalidDirectVolume, MountFacts, MountPlan, MountPolicy,
-    MountWay, VolumeCause, VolumeError, plan_mount,
+    ContainerMount, DirectVolume, DirectVolumes, FsGroupOf, InvalidDirectVolume, MountFacts, MountPlan,
+    MountPolicy, MountWay, VolumeCause, VolumeError, plan_mount,
 };
 
 #[cfg(doctest)]

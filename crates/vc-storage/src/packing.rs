@@ -46,7 +46,7 @@ impl Packing {
         layers.chunks(self.layers_of_a_disk()).map(disk).collect()
     }
 
-    fn layers_of_a_disk(self) -> usize {
+    pub(crate) fn layers_of_a_disk(self) -> usize {
         match self {
             Self::DiskPerLayer => 1,
             Self::Partitions => MOST_PARTITIONS,

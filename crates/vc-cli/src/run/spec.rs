@@ -37,7 +37,8 @@ pub(crate) fn build(options: &Run) -> Result<Spec, Failure> {
     Ok(spec)
 }
 
-fn load(bundle: &Path) -> Result<Spec, Failure> {
+/// The specification of a bundle.
+pub(crate) fn load(bundle: &Path) -> Result<Spec, Failure> {
     let path = bundle.join("config.json");
     let step = format!("read the bundle's {}", path.display());
     Spec::load(&path).map_err(|error| Failure::step(step, error))
@@ -116,8 +117,8 @@ mod tests {
 
     fn options(line: &[&str]) -> Run {
         let line = ["vc", "run"].iter().chain(line);
-        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command;
-        run
+        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("run") };
+        *run
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
 use vc_device::{AttachStep, DeviceRequest};
 use vc_hypervisor::{Machine, PlugError};
-use vc_storage::{DiskPlug, Packing, PlannedDisk, StoragePlan, plan_layers};
+use vc_storage::{DiskPlug, LayersPlan, Packing, PlannedDisk, plan_layers};
 use vc_types::ContainerId;
 
 use super::ghost::Ghost;
@@ -16,7 +16,7 @@ use crate::container::ContainerSpec;
 use crate::devices::DeviceUse;
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
-use crate::guest_spec::guest_spec;
+use crate::guest_spec::{GuestFeatures, guest_spec};
 use crate::record::{ContainerRecord, Phase};
 use crate::state::Op;
 use crate::timing::Budget;
@@ -110,7 +110,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let (plan, requests) = plan(id, &spec).map_err(unplanned)?;
         let new = new_record(id, &spec);
         self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
-        let oci = guest_spec(spec.oci, &plan.rootfs).map_err(|error| unplanned(error.into()))?;
+        let features = self.features_for(&spec.oci, budget).await?;
+        let oci = guest_spec(spec.oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
         let linux = oci.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         undo.push(Held::Size(id.clone()));
@@ -142,6 +143,17 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 Err(OperationError::new(Step::Container(Call::CreateContainer, id.clone()), cause))
             }
         }
+    }
+
+    /// What of the guest matters to `spec`; it is asked only when something does.
+    async fn features_for(&self, spec: &Spec, budget: Budget) -> Result<GuestFeatures, OperationError> {
+        if spec.linux().as_ref().is_none_or(|linux| linux.seccomp().is_none()) {
+            return Ok(GuestFeatures::default());
+        }
+        let details = self.ask(self.agent.details(budget.deadline())).await;
+        let details =
+            details.map_err(|cause| OperationError::new(Step::Guest(Call::GetGuestDetails), cause))?;
+        Ok(GuestFeatures { seccomp: details.seccomp })
     }
 
     async fn plug(
@@ -208,7 +220,7 @@ fn resources_of(spec: &ContainerSpec) -> LinuxResources {
 }
 
 /// Which disks carry the layers, and what each is on the host.
-fn plan(id: &ContainerId, spec: &ContainerSpec) -> Result<(StoragePlan, Vec<DeviceRequest>), Cause> {
+fn plan(id: &ContainerId, spec: &ContainerSpec) -> Result<(LayersPlan, Vec<DeviceRequest>), Cause> {
     let with = |packing| -> Result<_, Cause> {
         let plan = plan_layers(id, spec.layers.clone(), packing)?;
         let requests = plan.disks.iter().map(PlannedDisk::request).collect::<Result<Vec<_>, _>>()?;

@@ -9,6 +9,8 @@ pub struct VerityRoot {
     pub root_hash: String,
     /// Where in the image the tree starts, in bytes.
     pub hash_offset: u64,
+    /// The salt of the hashes in hexadecimal, if the snapshotter tells it.
+    pub salt: Option<String>,
 }
 
 /// Why it is no root of a tree.
@@ -20,6 +22,9 @@ pub enum InvalidVerityRoot {
     /// The hash is none.
     #[error("{0:?} is no SHA-256 in hexadecimal")]
     Hash(String),
+    /// The salt is none.
+    #[error("{0:?} is no salt in hexadecimal, of at most 256 bytes")]
+    Salt(String),
     /// The offset is none.
     #[error("the hash tree cannot start at byte {0}: expected is a multiple of 512 above 0")]
     Offset(u64),
@@ -29,6 +34,8 @@ pub enum InvalidVerityRoot {
 struct Json {
     roothash: String,
     hashoffset: u64,
+    #[serde(default)]
+    salt: Option<String>,
 }
 
 impl VerityRoot {
@@ -37,14 +44,19 @@ impl VerityRoot {
     /// # Errors
     /// [`InvalidVerityRoot`] when it is malformed.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidVerityRoot> {
-        let Json { roothash, hashoffset } = serde_json::from_slice(text)?;
+        let Json { roothash, hashoffset, salt } = serde_json::from_slice(text)?;
         if roothash.len() != 64 || !roothash.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(InvalidVerityRoot::Hash(roothash));
         }
         if hashoffset == 0 || !hashoffset.is_multiple_of(512) {
             return Err(InvalidVerityRoot::Offset(hashoffset));
         }
-        Ok(Self { root_hash: roothash.to_ascii_lowercase(), hash_offset: hashoffset })
+        let is_salt = |salt: &String| salt.len() <= 512 && salt.bytes().all(|b| b.is_ascii_hexdigit());
+        let salt = salt.filter(|salt| !salt.is_empty());
+        if let Some(bad) = salt.as_ref().filter(|salt| !is_salt(salt)) {
+            return Err(InvalidVerityRoot::Salt(bad.clone()));
+        }
+        Ok(Self { root_hash: roothash.to_ascii_lowercase(), hash_offset: hashoffset, salt })
     }
 }
 
@@ -61,6 +73,7 @@ mod tests {
         for bad in [
             r#"{"roothash":"ab","hashoffset":4096}"#.to_owned(),
             format!(r#"{{"roothash":"{hash}","hashoffset":7}}"#),
+            format!(r#"{{"roothash":"{hash}","hashoffset":4096,"salt":"0 1"}}"#),
             "{}".into(),
         ] {
             assert!(VerityRoot::parse(bad.as_bytes()).is_err(), "{bad}");

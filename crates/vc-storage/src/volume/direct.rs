@@ -28,8 +28,17 @@ pub struct FsGroupOf {
 }
 
 /// Why nothing is known about a volume.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidDirectVolume {
+    /// It cannot be read or written.
+    #[error("cannot use {path:?}")]
+    Store {
+        /// The file or directory.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// It is not JSON of the expected form.
     #[error("mountInfo.json is malformed: {0}")]
     Json(String),

@@ -11,7 +11,7 @@ const REPLACED: [&str; 4] = [
 ];
 
 /// More files are not watched: the agent copies them all each time.
-const MOST_FILES: usize = 16;
+pub(crate) const MOST_FILES: usize = 16;
 
 /// The name of an `emptyDir`.
 pub(super) fn empty_dir(source: &HostPath) -> Option<String> {
@@ -19,10 +19,14 @@ pub(super) fn empty_dir(source: &HostPath) -> Option<String> {
     (kind == "kubernetes.io~empty-dir").then(|| name.to_owned())
 }
 
+/// Whether the kubelet replaces its files.
+pub(crate) fn is_replaced(source: &HostPath) -> bool {
+    kind_and_name(source).is_some_and(|(kind, _)| REPLACED.contains(&kind))
+}
+
 /// Whether a change of it can be followed.
 pub(super) fn is_watchable(source: &HostPath, files: usize) -> bool {
-    let is_replaced = kind_and_name(source).is_some_and(|(kind, _)| REPLACED.contains(&kind));
-    is_replaced && (1..=MOST_FILES).contains(&files)
+    is_replaced(source) && (1..=MOST_FILES).contains(&files)
 }
 
 fn kind_and_name(source: &HostPath) -> Option<(&str, &str)> {

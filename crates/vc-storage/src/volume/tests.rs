@@ -4,7 +4,7 @@ use super::*;
 use vc_device::{Access, BLOCK_FILE_OPTION, DeviceSource, FileId};
 use vc_types::DeviceNumber;
 
-const POLICY: MountPolicy = MountPolicy { shared_fs: true, watch: true, local_empty_dir: true };
+const POLICY: MountPolicy = MountPolicy::new(true);
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> ContainerMount {
     let options = options.iter().map(|option| (*option).to_owned()).collect();
@@ -54,7 +54,8 @@ fn what_the_guest_makes_itself() {
 #[test]
 fn a_block_device_is_plugged_and_read_only_if_anything_says_so() {
     let access = |options: &[&str], read_only_device| {
-        let facts = MountFacts { read_only_device, ..is(block(16)) };
+        let disk = DiskFacts { read_only: read_only_device, ..DiskFacts::default() };
+        let facts = MountFacts { disk, ..is(block(16)) };
         match way(&mount("/data", "bind", "/srv/disk", options), &facts) {
             MountWay::Plug { device, fs_type, .. } if fs_type == "bind" => device.access,
             other => panic!("{other:?}"),
@@ -82,9 +83,11 @@ fn an_empty_dir_is_where_its_medium_is() {
     let empty = bind("/cache", "/var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir/cache");
     let on = |fs_type: &str| MountFacts { fs_type: Some(fs_type.into()), ..is(PathKind::Directory) };
     let name = || "cache".to_owned();
-    assert_eq!(way(&empty, &on("tmpfs")), MountWay::Ephemeral { name: name() });
-    assert_eq!(way(&empty, &on("hugetlbfs")), MountWay::HugePages { name: name() });
-    assert_eq!(way(&empty, &on("ext4")), MountWay::Local { name: name() });
+    assert_eq!(way(&empty, &on("tmpfs")), MountWay::Ephemeral { name: name(), gid: 0 });
+    let huge = MountFacts { huge_page: Some(2 << 20), ..on("hugetlbfs") };
+    assert_eq!(way(&empty, &huge), MountWay::HugePages { name: name(), page_size: 2 << 20 });
+    let local = MountFacts { gid: 7, ..on("ext4") };
+    assert_eq!(way(&empty, &local), MountWay::Local { name: name(), gid: 7 });
     let policy = MountPolicy { local_empty_dir: false, ..POLICY };
     let shared = plan_mount(&empty, &on("ext4"), policy).unwrap().way;
     assert!(matches!(shared, MountWay::Share { .. }), "{shared:?}");

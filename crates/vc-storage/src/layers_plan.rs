@@ -4,8 +4,8 @@ use vc_agent::{Storage, StorageDriver};
 use vc_device::GuestLocation;
 use vc_types::{ContainerId, DeviceId, GuestPath};
 
-use crate::Layer;
 use crate::packing::{Packing, PlannedDisk};
+use crate::{Layer, PlanError};
 
 /// Below it the agent keeps what belongs to one container; Kata's agent has the same.
 const CONTAINERS: &str = "/run/kata-containers";
@@ -16,41 +16,9 @@ const DISKS: &str = "/run/kata-containers/virtual-volumes";
 /// The driver option that makes the agent create a directory before it mounts.
 const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_directory";
 
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// A root file system has at least one layer.
-    #[error("the root file system has no layers")]
-    NoLayers,
-    /// The disks were not plugged as planned.
-    #[error("{planned} disks were planned, {plugged} were plugged")]
-    DiskCount {
-        /// Disks in the plan.
-        planned: usize,
-        /// Disks there are.
-        plugged: usize,
-    },
-    /// A disk is where the agent cannot mount it from.
-    #[error("disk {disk} is at {location}, where no layer can be mounted from")]
-    Place {
-        /// The disk.
-        disk: DeviceId,
-        /// Where it is.
-        location: GuestLocation,
-    },
-    /// The overlay would not have the layers that the plan has.
-    #[error("{planned} layers were planned, {mounted} would be mounted")]
-    LayerCount {
-        /// Layers in the plan.
-        planned: usize,
-        /// Layers of the overlay.
-        mounted: usize,
-    },
-}
-
 /// What is to be done for one container's root file system.
 #[derive(Clone, Debug)]
-pub struct StoragePlan {
+pub struct LayersPlan {
     /// The disks that carry the layers, the top one first; each is to be plugged.
     pub disks: Vec<PlannedDisk>,
     /// Where the root file system will be in the guest.
@@ -81,16 +49,16 @@ pub fn plan_layers(
     container: &ContainerId,
     layers: Vec<Layer>,
     packing: Packing,
-) -> Result<StoragePlan, PlanError> {
+) -> Result<LayersPlan, PlanError> {
     if layers.is_empty() {
         return Err(PlanError::NoLayers);
     }
     let base = below(CONTAINERS, container.as_str());
     let rootfs = base.join("rootfs").expect("a plain name");
-    Ok(StoragePlan { disks: packing.pack(&layers), rootfs, base, count: layers.len() })
+    Ok(LayersPlan { disks: packing.pack(&layers), rootfs, base, count: layers.len() })
 }
 
-impl StoragePlan {
+impl LayersPlan {
     /// The layers, the top one first.
     pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.disks.iter().flat_map(PlannedDisk::layers)
@@ -177,7 +145,7 @@ mod tests {
         (0..count).map(|n| Layer::for_test(&format!("/layers/{n}"))).collect()
     }
 
-    fn plan(count: usize, packing: Packing) -> StoragePlan {
+    fn plan(count: usize, packing: Packing) -> LayersPlan {
         plan_layers(&"web".parse().unwrap(), layers(count), packing).unwrap()
     }
 

@@ -1,0 +1,260 @@
+//! The plan: how a container's root file system and each of its mounts reach the guest. Pure.
+
+mod disk;
+mod error;
+mod mounts;
+mod names;
+mod rootfs;
+mod storage;
+mod tree;
+mod verity;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use vc_device::DeviceIdentity;
+use vc_types::{ContainerId, GuestPath, HostPath};
+
+use crate::facts::HostFacts;
+use crate::rootfs::{MakeFilesystem, Rootfs};
+use crate::volume::{ContainerMount, MountPolicy};
+
+pub use disk::{DiskPlan, DiskUse};
+pub use error::{DiskRefusal, PlanError, PolicyError, Unsupported};
+pub use storage::{PlannedSource, PlannedStorage};
+
+use disk::Disks;
+
+/// What a container needs: its root, and its mounts.
+#[derive(Clone, Debug)]
+pub struct StorageRequest {
+    /// The container.
+    pub container: ContainerId,
+    /// Its root file system.
+    pub rootfs: Rootfs,
+    /// Its mounts, in the order of its OCI specification.
+    pub mounts: Vec<ContainerMount>,
+    /// How many bytes of huge pages it may have, by the size of a page in bytes.
+    pub huge_pages: BTreeMap<u64, u64>,
+}
+
+/// What is decided for one part of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// What was decided, in one or two words.
+    pub way: &'static str,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// Which part of a container something is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Its root file system.
+    Root,
+    /// The mount of this number, from 0.
+    Mount(usize),
+}
+
+/// An image that has to be made first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImagePlan {
+    /// Where.
+    pub path: HostPath,
+    /// With which file system, and how large.
+    pub filesystem: MakeFilesystem,
+}
+
+/// A file or directory that is bound into the directory that host and guest share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SharePlan {
+    /// What for.
+    pub part: Part,
+    /// What is shared.
+    pub source: HostPath,
+    /// Its name in the shared directory.
+    pub name: String,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+    /// Whether mounts below it come along.
+    pub recursive: bool,
+    /// Whether mounts that the host makes later come along.
+    pub follow: bool,
+    /// Whether a place for the guest's own copy is needed beside it.
+    pub watched: bool,
+}
+
+/// A file or directory that is copied into the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CopyPlan {
+    /// What for.
+    pub part: Part,
+    /// What is copied.
+    pub source: HostPath,
+    /// Where to.
+    pub target: GuestPath,
+    /// Whether it is copied again when the host replaces it.
+    pub watched: bool,
+}
+
+/// What becomes of a mount of the OCI specification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MountEdit {
+    /// Where the container has it.
+    pub destination: String,
+    /// What was decided.
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// What the guest is told instead.
+    pub edit: Edit,
+}
+
+/// A change of a mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Edit {
+    /// It stays as it is.
+    Keep,
+    /// It is replaced.
+    Replace {
+        /// Its type.
+        kind: String,
+        /// Its source in the guest.
+        source: String,
+        /// Its options.
+        options: Vec<String>,
+    },
+    /// It goes: a storage is mounted there.
+    Remove,
+}
+
+/// A program of the host that has to serve something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServicePlan {
+    /// nydusd mounts a RAFS image in the shared directory.
+    Nydusd {
+        /// The bootstrap of the image.
+        source: HostPath,
+        /// Its configuration.
+        config: String,
+        /// Where it is mounted, seen from the guest.
+        target: GuestPath,
+    },
+}
+
+/// Everything that is to be done for the storage of one container, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoragePlan {
+    /// The container.
+    pub container: ContainerId,
+    /// Where its root file system will be in the guest.
+    pub rootfs: GuestPath,
+    /// What was decided for the root.
+    pub root: Decision,
+    /// How many layers the root has; as many are mounted.
+    pub layers: usize,
+    /// Images to make, before anything is plugged.
+    pub images: Vec<ImagePlan>,
+    /// Disks to plug.
+    pub disks: Vec<DiskPlan>,
+    /// Programs to ask.
+    pub services: Vec<ServicePlan>,
+    /// What is bound into the shared directory.
+    pub shares: Vec<SharePlan>,
+    /// What is copied.
+    pub copies: Vec<CopyPlan>,
+    /// What the agent mounts, in this order.
+    pub storages: Vec<PlannedStorage>,
+    /// What becomes of each mount of the OCI specification, in its order.
+    pub mounts: Vec<MountEdit>,
+}
+
+/// Decides how a container's root file system and each of its mounts reach the guest.
+///
+/// # Errors
+/// [`PlanError`] for the first part that cannot be had as it is asked for. It is never served in another way
+/// instead.
+pub fn plan(
+    request: &StorageRequest,
+    facts: &HostFacts,
+    policy: MountPolicy,
+) -> Result<StoragePlan, PlanError> {
+    if request.mounts.len() != facts.mounts.len() {
+        return Err(PlanError::Facts { asked: request.mounts.len(), known: facts.mounts.len() });
+    }
+    let mut planner = Planner::new(request, policy);
+    let root = planner.root(&request.rootfs, &facts.root)?;
+    let mut mounts = Vec::new();
+    for (index, (mount, facts)) in request.mounts.iter().zip(&facts.mounts).enumerate() {
+        mounts.push(planner.mount(index, mount, facts)?);
+    }
+    let disks = planner.disks.finish(policy)?;
+    let plan = StoragePlan {
+        container: request.container.clone(),
+        rootfs: root.path,
+        root: root.decision,
+        layers: root.layers,
+        images: planner.images,
+        disks,
+        services: planner.services,
+        shares: planner.shares,
+        copies: planner.copies,
+        storages: storage::in_order(planner.storages),
+        mounts,
+    };
+    plan.check_layers()?;
+    Ok(plan)
+}
+
+/// What is found out about the root.
+struct Root {
+    path: GuestPath,
+    decision: Decision,
+    layers: usize,
+}
+
+/// What has been decided so far.
+struct Planner<'a> {
+    request: &'a StorageRequest,
+    policy: MountPolicy,
+    images: Vec<ImagePlan>,
+    disks: Disks,
+    /// The storages that exist already, by the device that they mount.
+    volumes: BTreeMap<DeviceIdentity, GuestPath>,
+    services: Vec<ServicePlan>,
+    shares: Vec<SharePlan>,
+    copies: Vec<CopyPlan>,
+    storages: Vec<(storage::Order, PlannedStorage)>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(request: &'a StorageRequest, policy: MountPolicy) -> Self {
+        Self {
+            request,
+            policy,
+            images: Vec::new(),
+            disks: Disks::default(),
+            volumes: BTreeMap::new(),
+            services: Vec::new(),
+            shares: Vec::new(),
+            copies: Vec::new(),
+            storages: Vec::new(),
+        }
+    }
+}
+
+impl StoragePlan {
+    /// Layers out are layers in: each is on one disk, and mounted once.
+    fn check_layers(&self) -> Result<(), PlanError> {
+        let planned = self.layers;
+        let on_disks =
+            self.disks.iter().filter(|disk| disk.holds_layers()).map(|disk| disk.images.len()).sum();
+        let mounted = self.storages.iter().filter(|storage| storage.is_layer).count();
+        match [on_disks, mounted].into_iter().find(|count| *count != planned) {
+            Some(mounted) => Err(PlanError::LayerCount { planned, mounted }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! The plan of each kind of root and of each kind of mount: one file in `golden/plan` for each.
+//!
+//! Set `VC_WRITE_GOLDEN` to write what is planned instead of comparing it.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
+
+mod world;
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use vc_device::{Access, GuestLocation, PathKind};
+use vc_mountinfo::DeviceUse;
+use vc_storage::{
+    DiskFacts, DiskPlug, DiskRefusal, Edit, HostFacts, LayerSource, Layers, Mount, MountFacts, MountPolicy,
+    PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper, plan,
+};
+use vc_types::HostPath;
+
+use world::{bind, block, directory, facts_of_root, file, mount, request, volume_info};
+
+const POLICY: MountPolicy = MountPolicy::new(true);
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plan").join(format!("{name}.json"))
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // A transparent error repeats its cause.
+        if !text.ends_with(&cause.to_string()) {
+            text += &format!(": {cause}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Compares what is planned, or why nothing is, with the file of that name.
+fn check(name: &str, result: &Result<StoragePlan, PlanError>) {
+    let value = match result {
+        Ok(plan) => serde_json::to_value(plan).unwrap(),
+        Err(error) => serde_json::json!({ "refused": chain(error) }),
+    };
+    let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
+    if std::env::var_os("VC_WRITE_GOLDEN").is_some() {
+        std::fs::write(golden(name), text).unwrap();
+    } else {
+        let known = std::fs::read_to_string(golden(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(text, known, "{name}");
+    }
+}
+
+#[test]
+fn every_root_that_is_handed_over_has_a_plan_or_a_reason() {
+    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rootfs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(roots).unwrap() {
+        let path = entry.unwrap().path();
+        let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mounts: Vec<Mount> = serde_json::from_value(value["mounts"].clone()).unwrap();
+        let rootfs = Rootfs::of_mounts(&mounts).unwrap();
+        let facts = HostFacts { root: facts_of_root(&rootfs), mounts: Vec::new() };
+        let request = request(rootfs, Vec::new());
+        check(&format!("root-{}", path.file_stem().unwrap().display()), &plan(&request, &facts, POLICY));
+        count += 1;
+    }
+    assert!(count >= 21, "only {count} files");
+}
+
+#[test]
+fn every_kind_of_virtual_volume_has_a_plan_or_a_reason() {
+    let nydus = serde_json::json!({"config": "{}"});
+    let pull = serde_json::json!({"metadata": {"image": "busybox"}});
+    let verity = serde_json::json!({"hashtype": "sha256", "hash": "ab".repeat(32), "blocknum": 2, "blocksize": 512, "hashsize": 512, "offset": 1024});
+    for (name, kind, source, extra) in [
+        ("direct-block", "direct_block", "/dev/sdb", serde_json::json!({"direct_volume": {"metadata": {}}})),
+        ("image-raw-block", "image_raw_block", "/images/a", serde_json::json!({})),
+        ("image-raw-block-verity", "image_raw_block", "/images/a", serde_json::json!({"dm_verity": verity})),
+        ("layer-raw-block", "layer_raw_block", "/layers/a", serde_json::json!({"dm_verity": verity})),
+        ("image-nydus-block", "image_nydus_block", "/images/a", serde_json::json!({"nydus_image": nydus})),
+        ("layer-nydus-block", "layer_nydus_block", "/images/a", serde_json::json!({"nydus_image": nydus})),
+        ("image-nydus-fs", "image_nydus_fs", "/images/a", serde_json::json!({"nydus_image": nydus})),
+        ("layer-nydus-fs", "layer_nydus_fs", "/images/a", serde_json::json!({"nydus_image": nydus})),
+        ("image-guest-pull", "image_guest_pull", "busybox:1", serde_json::json!({"image_pull": pull})),
+    ] {
+        let mut value =
+            serde_json::json!({"volume_type": kind, "source": source, "fs_type": "erofs", "options": ["ro"]});
+        value.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let rootfs = Rootfs::Volumes { volumes: vec![serde_json::from_value(value).unwrap()] };
+        let facts = HostFacts { root: facts_of_root(&rootfs), mounts: Vec::new() };
+        check(&format!("virtual-volume-{name}"), &plan(&request(rootfs, Vec::new()), &facts, POLICY));
+    }
+}
+
+#[test]
+fn every_kind_of_mount_has_a_plan_or_a_reason() {
+    let is = |kind: PathKind| MountFacts { kind: Some(kind), ..MountFacts::default() };
+    let on = |fs_type: &str| MountFacts { fs_type: Some(fs_type.into()), ..is(PathKind::Directory) };
+    let disk = |kind: PathKind| DiskFacts { kind: Some(kind), ..DiskFacts::default() };
+    let kubelet = |kind: &str| format!("/var/lib/kubelet/pods/1/volumes/kubernetes.io~{kind}/data");
+    let image = "io.katacontainers.fs-opt.block_device=file";
+    let direct =
+        || MountFacts { direct: Some((volume_info(), block(8, 32))), disk: disk(block(8, 32)), ..on("ext4") };
+    let watched = || MountFacts { files: 3, ..on("tmpfs") };
+    let huge = || MountFacts { huge_page: Some(2 << 20), ..on("hugetlbfs") };
+    let pmem = || MountFacts { pmem: Some(world::pmem()), ..on("ext4") };
+    let used = |uses: DeviceUse| MountFacts {
+        disk: DiskFacts { kind: Some(block(8, 16)), read_only: false, uses: vec![uses] },
+        ..is(block(8, 16))
+    };
+    let number = |minor| vc_mountinfo::DeviceNumber::new(8, minor);
+    let cases = [
+        ("proc", mount("/proc", "proc", "proc", &["nosuid"]), MountFacts::default()),
+        ("system-by-source", bind("/host", "/proc/sys"), is(PathKind::Directory)),
+        ("unknown-type", mount("/data", "nfs", "server:/data", &[]), MountFacts::default()),
+        ("shm", bind("/dev/shm", "/run/pod/shm"), on("tmpfs")),
+        ("host-device-by-source", bind("/null", "/dev/null"), is(world::character())),
+        ("device-only-in-guest", bind("/dev/x", "/dev/only-in-guest"), MountFacts::default()),
+        ("directory", bind("/data", "/srv/data"), on("ext4")),
+        ("directory-read-only", mount("/data", "bind", "/srv/data", &["rbind", "ro"]), on("ext4")),
+        ("directory-not-recursive", mount("/data", "bind", "/srv/data", &["bind", "rw"]), on("ext4")),
+        ("directory-that-follows", mount("/data", "bind", "/srv/data", &["rbind", "rslave"]), on("ext4")),
+        ("directory-shared", mount("/data", "bind", "/srv/data", &["rbind", "rshared"]), on("ext4")),
+        ("file", bind("/etc/hosts", "/srv/hosts"), is(file(7))),
+        ("socket", bind("/run/x.sock", "/run/x.sock"), is(PathKind::Other)),
+        ("absent", bind("/data", "/srv/gone"), MountFacts::default()),
+        (
+            "block-device",
+            bind("/disk", "/dev/sdb"),
+            MountFacts { disk: disk(block(8, 16)), ..is(block(8, 16)) },
+        ),
+        (
+            "block-device-read-only",
+            mount("/disk", "bind", "/dev/sdb", &["rbind", "ro"]),
+            MountFacts { disk: disk(block(8, 16)), ..is(block(8, 16)) },
+        ),
+        (
+            "block-device-that-is-read-only",
+            bind("/disk", "/dev/sdb"),
+            MountFacts { disk: DiskFacts { read_only: true, ..disk(block(8, 16)) }, ..is(block(8, 16)) },
+        ),
+        (
+            "block-device-mounted",
+            bind("/disk", "/dev/sdb"),
+            used(DeviceUse::Mounted { device: number(16), mount_point: "/srv".into() }),
+        ),
+        ("block-device-swap", bind("/disk", "/dev/sdb"), used(DeviceUse::Swap { device: number(16) })),
+        (
+            "block-device-held",
+            bind("/disk", "/dev/sdb"),
+            used(DeviceUse::Holder { device: number(16), holder: "dm-0".into() }),
+        ),
+        (
+            "block-device-loop",
+            bind("/disk", "/dev/sdb"),
+            used(DeviceUse::Loop { device: number(16), number: 3 }),
+        ),
+        (
+            "block-device-with-a-used-partition",
+            bind("/disk", "/dev/sdb"),
+            used(DeviceUse::Mounted { device: number(17), mount_point: "/srv".into() }),
+        ),
+        ("block-device-claimed", bind("/disk", "/dev/sdb"), used(DeviceUse::Claimed)),
+        (
+            "image",
+            mount("/data", "ext4", "/srv/image", &[image, "noatime"]),
+            MountFacts { disk: disk(file(9)), ..is(file(9)) },
+        ),
+        (
+            "image-xfs",
+            mount("/data", "xfs", "/srv/image", &[image]),
+            MountFacts { disk: disk(file(9)), ..is(file(9)) },
+        ),
+        ("image-that-is-none", mount("/data", "ext4", "/srv/image", &[image]), on("ext4")),
+        (
+            "layer-volume",
+            mount("/run/layers/a", "tar", "/dev/sdb", &["io.katacontainers.fs-opt.is-layer"]),
+            MountFacts { disk: disk(block(8, 16)), ..is(block(8, 16)) },
+        ),
+        ("direct-volume", bind("/data", "/csi/volume"), direct()),
+        ("pmem", bind("/data", "/srv/dax"), pmem()),
+        ("empty-dir-memory", bind("/cache", &kubelet("empty-dir")), MountFacts { gid: 7, ..on("tmpfs") }),
+        ("empty-dir-local", bind("/cache", &kubelet("empty-dir")), on("ext4")),
+        ("empty-dir-huge-pages", bind("/huge", &kubelet("empty-dir")), huge()),
+        ("config-map", bind("/etc/app", &kubelet("configmap")), watched()),
+        ("secret", mount("/etc/app", "bind", &kubelet("secret"), &["rbind", "ro"]), watched()),
+        ("projected", bind("/etc/app", &kubelet("projected")), watched()),
+        ("downward-api", bind("/etc/app", &kubelet("downward-api")), watched()),
+    ];
+    for (name, wanted, facts) in cases {
+        let rootfs = world::one_layer();
+        let facts = HostFacts { root: facts_of_root(&rootfs), mounts: vec![facts] };
+        let request = request(rootfs, vec![wanted]);
+        check(&format!("mount-{name}"), &plan(&request, &facts, POLICY));
+        if ["directory", "config-map", "empty-dir-local"].contains(&name) {
+            let policy = MountPolicy { local_empty_dir: false, ..MountPolicy::new(false) };
+            check(&format!("mount-{name}-without-a-shared-file-system"), &plan(&request, &facts, policy));
+        }
+    }
+}
+
+fn planned(
+    rootfs: Rootfs,
+    mounts: Vec<(vc_storage::ContainerMount, MountFacts)>,
+) -> Result<StoragePlan, PlanError> {
+    let (wanted, mounts) = mounts.into_iter().unzip();
+    let facts = HostFacts { root: facts_of_root(&rootfs), mounts };
+    plan(&request(rootfs, wanted), &facts, POLICY)
+}
+
+/// The seed logs the error of a volume's disk and shares the directory instead, or starts without the volume.
+#[test]
+fn l9_a_volume_whose_disk_is_used_is_an_error_of_the_container() {
+    let uses = vec![DeviceUse::Claimed];
+    let disk = DiskFacts { kind: Some(block(8, 32)), read_only: false, uses };
+    let facts = MountFacts { direct: Some((volume_info(), block(8, 32))), disk, ..directory() };
+    let error = planned(world::one_layer(), vec![(bind("/data", "/csi/volume"), facts)]).unwrap_err();
+    assert!(matches!(error, PlanError::Disk(DiskRefusal::Claimed { .. })), "{error}");
+}
+
+/// The seed plugs the disk below a directory, and mounts it as the container's root.
+#[test]
+fn l49_a_used_disk_is_never_the_root() {
+    let root = |uses| {
+        let rootfs = Rootfs::of_mounts(&[world::raw_mount("ext4", "/dev/sda1", &["rw"])]).unwrap();
+        let disk = DiskFacts { kind: Some(block(8, 1)), read_only: false, uses };
+        let facts = HostFacts { root: RootFacts::Disk(disk), mounts: Vec::new() };
+        plan(&request(rootfs, Vec::new()), &facts, POLICY)
+    };
+    assert_eq!(root(Vec::new()).unwrap().disks.len(), 1);
+    let device = vc_mountinfo::DeviceNumber::new(8, 1);
+    let mounted = root(vec![DeviceUse::Mounted { device, mount_point: "/".into() }]).unwrap_err();
+    assert!(matches!(&mounted, PlanError::Disk(DiskRefusal::Mounted { .. })), "{mounted}");
+}
+
+/// The seed notes a file system for what it never plugged, and then unplugs nothing by no name.
+#[test]
+fn l13_an_image_is_a_disk_and_a_directory_is_an_error() {
+    let root = |kind| {
+        let rootfs = Rootfs::of_mounts(&[world::raw_mount("ext4", "/images/root", &[])]).unwrap();
+        let disk = DiskFacts { kind, ..DiskFacts::default() };
+        let facts = HostFacts { root: RootFacts::Disk(disk), mounts: Vec::new() };
+        plan(&request(rootfs, Vec::new()), &facts, POLICY)
+    };
+    assert_eq!(root(Some(file(3))).unwrap().disks.len(), 1);
+    for kind in [Some(PathKind::Directory), None] {
+        assert!(matches!(root(kind), Err(PlanError::RootDisk(_))));
+    }
+}
+
+/// The seed never tells the hypervisor that a root is read-only.
+#[test]
+fn l15_a_read_only_root_reaches_the_disk_and_the_mount() {
+    let root = |options: &[&str], read_only| {
+        let rootfs = Rootfs::of_mounts(&[world::raw_mount("xfs", "/dev/sdb", options)]).unwrap();
+        let disk = DiskFacts { kind: Some(block(8, 16)), read_only, uses: Vec::new() };
+        let facts = HostFacts { root: RootFacts::Disk(disk), mounts: Vec::new() };
+        plan(&request(rootfs, Vec::new()), &facts, POLICY).unwrap()
+    };
+    for plan in [root(&["ro"], false), root(&["rw"], true)] {
+        assert_eq!(plan.disks[0].access, Access::ReadOnly);
+        assert_eq!(plan.storages[0].options, ["ro", "nouuid"]);
+    }
+    assert_eq!(root(&["rw"], false).disks[0].access, Access::ReadWrite);
+}
+
+/// What the host has mounted is never attached for writing: ext4 does not survive it.
+#[test]
+fn an_image_to_write_to_is_refused_while_the_host_has_it() {
+    let list = [
+        world::raw_mount("erofs", "/layers/a", &["ro", "loop"]),
+        world::raw_mount("ext4", "/snapshots/1/rwlayer.img", &["rw", "loop"]),
+        world::raw_mount(
+            "format/overlay",
+            "overlay",
+            &["lowerdir={{ mount 0 }}", "upperdir={{ mount 1 }}/upper", "workdir={{ mount 1 }}/work"],
+        ),
+    ];
+    let rootfs = Rootfs::of_mounts(&list).unwrap();
+    let RootFacts::Layers { layers, .. } = facts_of_root(&rootfs) else { panic!("layers are expected") };
+    let of = |kind, read_only, uses| {
+        let upper = Some(DiskFacts { kind, read_only, uses });
+        let facts =
+            HostFacts { root: RootFacts::Layers { layers: layers.clone(), upper }, mounts: Vec::new() };
+        plan(&request(rootfs.clone(), Vec::new()), &facts, POLICY)
+    };
+    assert_eq!(of(Some(file(5)), false, Vec::new()).unwrap().disks.len(), 2);
+    let used = DeviceUse::Loop { device: vc_mountinfo::DeviceNumber::new(7, 4), number: 4 };
+    let refused = of(Some(file(5)), false, vec![used]);
+    assert!(matches!(refused, Err(PlanError::Disk(DiskRefusal::Loop { number: 4, .. }))), "{refused:?}");
+    assert!(matches!(of(Some(file(5)), true, Vec::new()), Err(PlanError::RootAccess(_))));
+    assert!(matches!(of(None, false, Vec::new()), Err(PlanError::RootDisk(_))));
+}
+
+#[test]
+fn one_device_is_plugged_and_mounted_once_whatever_uses_it() {
+    let disk = DiskFacts { kind: Some(block(8, 16)), ..DiskFacts::default() };
+    let facts = || MountFacts { kind: Some(block(8, 16)), disk: disk.clone(), ..MountFacts::default() };
+    let mounts = vec![
+        (mount("/a", "bind", "/dev/sdb", &["rbind", "ro"]), facts()),
+        (mount("/b", "bind", "/dev/disk/by-id/x", &["rbind"]), facts()),
+    ];
+    let plan = planned(world::one_layer(), mounts).unwrap();
+    assert_eq!((plan.disks.len(), plan.disks[1].access), (2, Access::ReadWrite));
+    let volumes = plan.storages.iter().filter(|storage| storage.mount_point.as_str().contains("/storage/"));
+    assert_eq!(volumes.count(), 1);
+    let options = |index: usize| match &plan.mounts[index].edit {
+        Edit::Replace { options, .. } => options.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((options(0), options(1)), (vec!["rbind".to_owned(), "ro".into()], vec!["rbind".to_owned()]));
+}
+
+#[test]
+fn a_machine_without_disks_is_told_so() {
+    let facts = HostFacts { root: facts_of_root(&world::one_layer()), mounts: Vec::new() };
+    let policy = MountPolicy { disks: false, ..POLICY };
+    let error = plan(&request(world::one_layer(), Vec::new()), &facts, policy).unwrap_err();
+    assert!(matches!(error, PlanError::NoDisks(_)), "{error}");
+}
+
+#[test]
+fn facts_about_something_else_are_refused() {
+    let rootfs = world::one_layer();
+    let facts = HostFacts { root: RootFacts::None, mounts: Vec::new() };
+    assert!(matches!(
+        plan(&request(rootfs.clone(), Vec::new()), &facts, POLICY),
+        Err(PlanError::Facts { .. })
+    ));
+    let facts = HostFacts { root: facts_of_root(&rootfs), mounts: Vec::new() };
+    let wanted = vec![bind("/a", "/b")];
+    assert!(matches!(plan(&request(rootfs, wanted), &facts, POLICY), Err(PlanError::Facts { .. })));
+    let option =
+        Rootfs::of_mounts(&[world::raw_mount("overlay", "overlay", &["lowerdir=/a", "metacopy=on"])]);
+    let option = planned(option.unwrap(), Vec::new()).unwrap_err();
+    assert!(matches!(option, PlanError::Unsupported(Unsupported::OverlayOption(_))), "{option}");
+}
+
+#[test]
+fn annotations_have_a_say_and_malformed_ones_are_refused() {
+    let name = "io.katacontainers.config.runtime.disable_guest_empty_dir";
+    let of = |value| POLICY.with_annotations([("other", "x"), (name, value)]);
+    assert!(!of("true").unwrap().local_empty_dir && of("false").unwrap().local_empty_dir);
+    assert_eq!(of("yes").unwrap_err().value, "yes");
+}
+
+#[test]
+fn a_tree_is_for_people_and_has_every_reason() {
+    let facts = MountFacts { fs_type: Some("ext4".into()), ..directory() };
+    let plan = planned(world::one_layer(), vec![(bind("/data", "/srv/a\nb"), facts)]).unwrap();
+    let tree = plan.to_string();
+    assert!(tree.starts_with("container web\n├─ root file system: layers"), "{tree}");
+    for part in
+        [&*plan.root.reason, &*plan.mounts[0].decision.reason, "/srv/a\u{fffd}b", "plug disk 0 (read-only)"]
+    {
+        assert!(tree.contains(part), "{part} is not in\n{tree}");
+    }
+    assert!(tree.lines().all(|line| !line.chars().any(char::is_control)));
+}
+
+fn layers(count: usize) -> Rootfs {
+    let image = |n| LayerSource::Image {
+        image: HostPath::new(format!("/layers/{n}")).unwrap(),
+        devices: Vec::new(),
+        verity: None,
+    };
+    Rootfs::Layers(Layers {
+        layers: (0..count).map(image).collect(),
+        upper: Upper::Memory { unused: None },
+        options: Vec::new(),
+    })
+}
+
+fn plugged(plan: &StoragePlan) -> Vec<DiskPlug> {
+    let disk = |n: usize| DiskPlug {
+        id: format!("disk{n}").parse().unwrap(),
+        location: GuestLocation::Pci(format!("{:02x}/00", n % 32).parse().unwrap()),
+    };
+    (0..plan.disks.len()).map(disk).collect()
+}
+
+#[test]
+fn every_disk_needs_its_plug() {
+    let plan = planned(layers(3), Vec::new()).unwrap();
+    assert_eq!(plan.resolve(&plugged(&plan)).unwrap().len(), 4);
+    let few = plan.resolve(&plugged(&plan)[..2]);
+    assert_eq!(few, Err(PlanError::DiskCount { planned: 3, plugged: 2 }));
+}
+
+proptest! {
+    #[test]
+    fn d1_layers_out_are_layers_in_and_in_order(count in 1usize..300) {
+        let plan = planned(layers(count), Vec::new()).unwrap();
+        let images: Vec<_> = plan.disks.iter().flat_map(|disk| &disk.images).collect();
+        prop_assert_eq!(images.len(), count);
+        for (n, image) in images.iter().enumerate() {
+            let name = format!("/layers/{n}");
+            let is_layer = matches!(image, vc_device::DeviceSource::File { path, .. } if path.to_string() == name);
+            prop_assert!(is_layer, "{} is expected", name);
+        }
+        let disks = plugged(&plan);
+        let storages = plan.resolve(&disks).unwrap();
+        let (overlay, lower) = storages.split_last().unwrap();
+        prop_assert_eq!(lower.len(), count);
+        let names: Vec<_> = lower.iter().map(|storage| storage.mount_point.as_str()).collect();
+        prop_assert_eq!(&overlay.options[0], &format!("lowerdir={}", names.join(":")));
+        for (n, storage) in lower.iter().enumerate() {
+            let packed = count > 4;
+            let (disk, partition) = if packed { (n / 128, n % 128 + 1) } else { (n, 0) };
+            prop_assert_eq!(&storage.source, &disks[disk].location.to_string());
+            let number = format!("X-kata.partition-number={partition}");
+            prop_assert_eq!(storage.options.contains(&number), packed);
+        }
+    }
+
+    /// What no two of which may be mixed up: each mount keeps its place, and names are never shared.
+    #[test]
+    fn mounts_out_are_mounts_in(destinations in prop::collection::vec("/[a-z/. ]{0,12}", 0..20)) {
+        let mounts: Vec<_> = destinations.iter().map(|d| (bind(d, "/srv/data"), directory())).collect();
+        let plan = planned(world::one_layer(), mounts).unwrap();
+        let out: Vec<_> = plan.mounts.iter().map(|edit| edit.destination.clone()).collect();
+        prop_assert_eq!(out, destinations);
+        let names: std::collections::BTreeSet<_> = plan.shares.iter().map(|share| &share.name).collect();
+        prop_assert_eq!(names.len(), plan.shares.len());
+    }
+}
+
+#[test]
+fn the_request_is_what_it_says() {
+    let StorageRequest { container, huge_pages, .. } = request(world::one_layer(), Vec::new());
+    assert_eq!((container.as_str(), huge_pages.get(&(2 << 20))), ("web", Some(&(64 << 20))));
+}
