@@ -1,12 +1,18 @@
 //! The `vc` command.
-#![forbid(unsafe_code)]
 
 mod cli;
 mod explain;
 mod failure;
 mod guest_image;
 mod log;
+mod machine;
+mod oci;
+mod owner;
 mod run;
+mod serial;
+mod signals;
+mod stdio;
+mod sys;
 mod timeline;
 mod values;
 
@@ -16,8 +22,9 @@ use std::time::Instant;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Run};
 use failure::Failure;
+use oci::Oci;
 
 fn main() -> ExitCode {
     let start = Instant::now();
@@ -27,17 +34,30 @@ fn main() -> ExitCode {
             let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // Where even this cannot be printed, the exit code must do.
             let _ = error.print();
-            return ExitCode::from(if asked_for { 0 } else { failure::RUNTIME });
+            return ExitCode::from(if asked_for { 0 } else { usage_error() });
         }
     };
-    let options = match cli.command {
-        Command::Run(options) => options,
+    let oci = match cli.command {
+        Command::Run(options) => return run(*options, start),
         Command::Explain(options) => {
             return explain::explain(&options).map_or_else(Failure::report, |()| ExitCode::SUCCESS);
         }
+        // Its log is in the container's directory.
+        Command::Owner(_) => return owner::own(),
+        Command::Create(options) => Oci::Create(options),
+        Command::Start(options) => Oci::Start(options),
+        Command::State(options) => Oci::State(options),
+        Command::Kill(options) => Oci::Kill(options),
+        Command::Delete(options) => Oci::Delete(options),
+        Command::List(options) => Oci::List(options),
     };
+    log::to_stderr(None);
+    oci::run(&cli.global, oci)
+}
+
+fn run(options: Run, start: Instant) -> ExitCode {
     let timeline = options.timeline.then(|| timeline::Timeline::starting(start));
-    log::init(timeline.clone());
+    log::to_stderr(timeline.clone());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::step("start", error).report(),
@@ -52,4 +72,10 @@ fn main() -> ExitCode {
     // A thread may still be blocked in a read of the standard input; nothing of ours waits for it.
     runtime.shutdown_background();
     code
+}
+
+/// The exit codes of `vc run` are those of a command, so its own is one that few commands have.
+fn usage_error() -> u8 {
+    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+    if is_run { failure::RUNTIME } else { oci::report::FAILED }
 }

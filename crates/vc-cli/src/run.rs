@@ -1,8 +1,6 @@
 //! `vc run`: one machine, one container, one command.
 
-mod signals;
 mod spec;
-mod stdio;
 mod terminal;
 
 use std::hash::{BuildHasher, RandomState};
@@ -11,18 +9,16 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 use vc_agent::Signal;
 use vc_agent::client::Connector;
-use vc_container::{Container, ContainerSpec, Sandbox, SandboxSpec};
-use vc_hypervisor::MachineSpec;
-use vc_qemu::{Qemu, QemuConfig};
+use vc_container::{Container, ContainerSpec, Sandbox};
 use vc_storage::{Layer, layers_of_mounts, layers_of_rootfs};
 use vc_types::{HostPath, SandboxId};
 
-use crate::cli::{Machine, Run};
+use crate::cli::Run;
 use crate::failure::Failure;
-use crate::guest_image::GuestImage;
-use signals::{Received, Signals};
+use crate::machine::MachinePlan;
+use crate::signals::{Received, Signals};
+use crate::stdio::Streams;
 pub(crate) use spec::load as load_bundle;
-use stdio::Streams;
 use terminal::RawMode;
 
 /// Runs the command; returns its exit code.
@@ -32,12 +28,11 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let layers = layers(&options, &oci)?;
     let terminal = oci.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     let name = random_name()?;
-    let spec = sandbox_spec(&options.machine, &name)?;
-    let qemu = Qemu::new(QemuConfig {
-        program: options.machine.qemu.clone(),
-        vsock_program: options.machine.vsock_program.clone(),
-        ..QemuConfig::default()
-    });
+    let machine = MachinePlan::from_options(&options.machine)?;
+    let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
+    let qemu = machine.hypervisor();
+    let streams = Streams::own(terminal, options.interactive);
+    let streams = streams.map_err(|error| Failure::step("use the standard streams", error))?;
     let connector = Connector::default();
     let sandbox = tokio::select! {
         sandbox = Sandbox::create(&qemu, &connector, spec) => sandbox?,
@@ -45,7 +40,6 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
     let container = ContainerSpec { oci, layers };
-    let streams = Streams { terminal, interactive: options.interactive };
     let result = in_sandbox(&sandbox, &name, container, streams, &mut signals).await;
     let stopped = sandbox.stop().await;
     match (result, stopped) {
@@ -71,12 +65,13 @@ async fn in_sandbox(
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
     // Without input nobody would read the keys, not even Ctrl-C.
-    let raw = if streams.terminal && streams.interactive { RawMode::enter() } else { None };
+    let terminal = streams.terminal;
+    let raw = if terminal && streams.input.is_some() { RawMode::enter() } else { None };
     let mut output = streams.connect(&container);
     let ended = async {
         container.start().await?;
-        if streams.terminal {
-            terminal::pass_size(container.clone()).await;
+        if terminal {
+            self::terminal::pass_size(container.clone()).await;
         }
         // The agent may forget the output once it has told how the command ended.
         output.drain().await?;
@@ -100,7 +95,7 @@ async fn in_sandbox(
                     // Not awaited: a guest that hangs must not keep the next signal from being heard.
                     tokio::spawn(pass_on(container.clone(), signal.signal));
                 }
-                Received::Resized => drop(tokio::spawn(terminal::pass_size(container.clone()))),
+                Received::Resized => drop(tokio::spawn(self::terminal::pass_size(container.clone()))),
             },
         }
     };
@@ -130,15 +125,6 @@ fn layers(options: &Run, oci: &Spec) -> Result<Vec<Layer>, Failure> {
     let root = bundle.join(root);
     let step = format!("use the bundle's root file system {}", root.display());
     layers_of_rootfs(&root).map_err(|error| Failure::step(step, error))
-}
-
-fn sandbox_spec(options: &Machine, name: &SandboxId) -> Result<SandboxSpec, Failure> {
-    let image = GuestImage::locate(options)?;
-    let mut machine = MachineSpec::new(name.clone(), image.kernel, image.initrd, runtime_dir(name)?);
-    machine.vcpus = options.cpus;
-    machine.memory = options.memory;
-    machine.accelerator = options.accel;
-    Ok(SandboxSpec { hostname: "vc".into(), ..SandboxSpec::new(machine) })
 }
 
 /// Where the machine's sockets go: the user's runtime directory, or the system's one for temporary files.

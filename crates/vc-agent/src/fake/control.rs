@@ -104,6 +104,11 @@ impl FakeAgent {
         self.state().has_failed
     }
 
+    /// From now on no call goes wrong by plan.
+    pub fn heal(&self) {
+        self.state().plan = None;
+    }
+
     /// Ends the connection: calls under way and all later ones meet [`AgentError::Disconnected`].
     pub fn disconnect(&self) {
         self.change(|state| state.is_gone = true);
