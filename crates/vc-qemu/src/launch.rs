@@ -69,7 +69,7 @@ impl Hypervisor for Qemu {
     }
 
     async fn clean_up(&self, spec: &MachineSpec, deadline: Deadline) -> Result<(), StopError> {
-        reattach::clean_up(&spec.runtime_dir, deadline).await
+        reattach::clean_up(&self.config, &spec.runtime_dir, deadline).await
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,7 @@ use vc_hypervisor::{LaunchError, Machine, MachineSpec, StopError};
 use vc_types::{Deadline, DeviceId, HostPath};
 
 use crate::accelerator::Chosen;
+use crate::config::QemuConfig;
 use crate::control::frontends;
 use crate::devices::{Devices, DevicesRecord};
 use crate::launch::{Connected, follow_console};
@@ -154,14 +156,18 @@ async fn take_stock(shared: &Shared, deadline: Deadline) -> Result<(), QmpError>
     Ok(())
 }
 
-/// Ends every process whose working directory is `dir`, which is how a machine's are told, and removes the
-/// sockets in there.
-pub(crate) async fn clean_up(dir: &HostPath, deadline: Deadline) -> Result<(), StopError> {
-    for (pid, program) in processes_in(dir.as_path()) {
+/// Ends QEMU and its helper, told by their names and by `dir` being their working directory, and removes the
+/// sockets in there. What else works in that directory, such as somebody's shell, is left alone.
+pub(crate) async fn clean_up(
+    config: &QemuConfig,
+    dir: &HostPath,
+    deadline: Deadline,
+) -> Result<(), StopError> {
+    for (pid, program) in processes_in(config, dir.as_path()) {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         // Behind the handle: the number may be another's by now.
-        if !is_in(pid.as_raw_nonzero().get(), dir.as_path()) {
+        if role(config, pid.as_raw_nonzero().get(), dir.as_path()) != Some(program) {
             continue;
         }
         let _ = pidfd_send_signal(&handle, Signal::KILL);
@@ -203,19 +209,64 @@ fn remove(entry: &fs::DirEntry) -> io::Result<()> {
     }
 }
 
-/// The processes in a directory, QEMU before its helper.
-fn processes_in(dir: &Path) -> Vec<(i32, &'static str)> {
+/// The machine's processes in a directory, QEMU before its helper.
+fn processes_in(config: &QemuConfig, dir: &Path) -> Vec<(i32, &'static str)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut found: Vec<(i32, &'static str)> = Vec::new();
-    for pid in pids.filter(|pid| is_in(*pid, dir)) {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        found.push((pid, if name.starts_with("vhost") { DAEMON } else { QEMU }));
-    }
+    let mut found: Vec<_> = pids.filter_map(|pid| Some((pid, role(config, pid, dir)?))).collect();
     found.sort_by_key(|(_, program)| *program == DAEMON);
     found
 }
 
-fn is_in(pid: i32, dir: &Path) -> bool {
-    fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+/// What a process is to the machine of a directory; `None` when it is not one of its own.
+fn role(config: &QemuConfig, pid: i32, dir: &Path) -> Option<&'static str> {
+    if fs::read_link(format!("/proc/{pid}/cwd")).ok()? != dir {
+        return None;
+    }
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = name.trim_ascii_end();
+    // A program that is configured may be a wrapper, and have become the usual one.
+    let usual = QemuConfig::default();
+    let is = |program: &Path| program.file_name().is_some_and(|file| comm(file.as_bytes()) == name);
+    match () {
+        () if is(&config.program) || is(&usual.program) => Some(QEMU),
+        () if is(&config.vsock_program) || is(&usual.vsock_program) => Some(DAEMON),
+        () => None,
+    }
+}
+
+/// What the kernel keeps of a program's name (proc(5), `/proc/pid/comm`).
+fn comm(program: &[u8]) -> &[u8] {
+    &program[..program.len().min(15)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn only_the_machines_own_processes_are_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        // Its name is longer than what the kernel keeps.
+        let program = dir.join("qemu-with-a-long-name");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let start =
+            |program: &Path, dir: &Path| Command::new(program).arg("1000").current_dir(dir).spawn().unwrap();
+        let mut qemu = start(&program, &dir);
+        let mut elsewhere = start(&program, Path::new("/"));
+        let mut other = start(Path::new("/bin/sleep"), &dir);
+        let config = QemuConfig { program, ..QemuConfig::default() };
+
+        let deadline = Deadline::after(Duration::from_secs(60));
+        clean_up(&config, &HostPath::new(&dir).unwrap(), deadline).await.unwrap();
+        assert!(!qemu.wait().unwrap().success());
+        for innocent in [&mut elsewhere, &mut other] {
+            assert!(innocent.try_wait().unwrap().is_none(), "it still runs");
+            innocent.kill().unwrap();
+            innocent.wait().unwrap();
+        }
+    }
 }
