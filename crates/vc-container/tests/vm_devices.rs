@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use guest::{Guest, deadline, id};
 use server::Server;
-use vc_agent::{Storage, StorageDriver};
+use vc_agent::{Storage, StorageDriver, Streams, Volumes};
 use vc_device::{
     Access, BlockBackend, BlockSpec, DeviceSpec, GuestLocation, PartitionImage, PartitionedSpec,
     PmemFrontend, PmemSpec, QueueSize, SerialPortBackend, SerialPortSpec, VfioFunction, VfioHandle,
     VfioPciSpec, VhostUserBlkSpec, VhostUserFsSpec,
 };
 use vc_hypervisor::{Hotplug, Machine, PlugError, UnplugError};
+use vc_tests::shell;
 use vc_types::{Deadline, HostPath, MiB};
 
 fn open(path: &Path) -> (Arc<File>, HostPath) {
@@ -134,7 +135,11 @@ async fn r7_what_other_processes_serve_is_used_and_unplugged() {
         VhostUserFsSpec { id: id("share"), socket: server.socket(), tag: "tag".parse().unwrap(), queue_size };
     guest.plug(&spec.into()).await;
     let layer = Storage::new(StorageDriver::VirtioFs, "tag", "virtiofs", guest.mount_point("share"));
-    guest.assert_reads("shared", layer).await;
+    let reader = guest.begin("shared", vec![layer], shell("read line; cat /seen")).await;
+    // What the host has removed is noticed; what is there stays in use.
+    guest.agent().remove_stale_shares(deadline()).await.unwrap();
+    guest.agent().write_stdin(&reader, b"\n").await.unwrap();
+    assert_eq!(guest.finish(&reader).await, "shared\n");
     guest.unplug("share").await;
     guest.end().await;
 }

@@ -20,6 +20,7 @@ use vc_hypervisor::{Hotplug, Machine, MachineSpec, PlugError, UnplugError, confo
 use vc_types::{Deadline, DeviceId, HostPath, VsockCid};
 
 use crate::accelerator::Chosen;
+use crate::devices::Devices;
 use crate::launch::Connected;
 use crate::machine::QemuMachine;
 use crate::process::{Bonds, Process};
@@ -51,18 +52,18 @@ async fn machine(world: &World, spec: &MachineSpec) -> QemuMachine {
     let qmp = Qmp::connect(ours, patient()).await.unwrap();
     let mut command = Command::new("sleep");
     command.arg("600");
-    let bonds = Bonds { die_with_parent: true, identity: None };
+    let bonds = Bonds { die_with_parent: true, outlives_parent: false, identity: None };
     let connected = Connected {
         qemu: Process::spawn(command, Vec::new(), &bonds).unwrap(),
         qmp,
         console: Tail::new(16),
         listening: tokio::spawn(async {}),
-        vsock: Vsock::of_model(Transport::Kernel { cid: VsockCid(3) }),
-        topology: Topology::new(Capacity { root_ports: 2, ..Capacity::default() }).unwrap(),
+        vsock: Vsock::in_use(Transport::Kernel { cid: VsockCid(3) }, None, None),
         // With emulation no vCPU is taken out.
         accelerator: Chosen::Kvm,
     };
-    QemuMachine::new(connected, spec)
+    let topology = Topology::new(Capacity { root_ports: 2, ..Capacity::default() }).unwrap();
+    QemuMachine::new(connected, spec, Devices::new(topology))
 }
 
 /// Runs a call; it may take as long as its deadline.

@@ -33,7 +33,8 @@ use crate::devices::{Taken, Undo};
 use crate::machine::Shared;
 use crate::qmp::QmpError;
 
-pub(crate) use recipe::Command;
+pub(crate) use block::delete_node;
+pub(crate) use recipe::{Command, backend};
 pub(crate) use unplug::unplug;
 
 use recipe::{PASS_FILE, Recipe, SetNumbers};

@@ -1,5 +1,8 @@
 //! Creating a container: plan, size, disks, guest; on an error all of it is undone.
 
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{LinuxResources, Spec};
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
 use vc_device::{AttachStep, DeviceRequest};
 use vc_hypervisor::{Machine, PlugError};
@@ -11,9 +14,10 @@ use super::record::Record;
 use super::{Owner, Reply, refuse};
 use crate::container::ContainerSpec;
 use crate::devices::DeviceUse;
-use crate::error::{Cause, OperationError, Step};
+use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
-use crate::guest_spec::guest_spec;
+use crate::guest_spec::{GuestFeatures, guest_spec};
+use crate::record::{ContainerRecord, Phase};
 use crate::state::Op;
 use crate::timing::Budget;
 use crate::undo::{Held, Released, Undo};
@@ -29,8 +33,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         if let Some(cause) = refusal {
             return refuse(reply, Step::CheckState(id), cause);
         }
-        let linux = spec.oci.linux().as_ref();
-        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let resources = resources_of(&spec);
         let generation = self.next_generation();
         self.containers.insert(id.clone(), Record::creating(generation, resources));
         let guest = self.guest.clone();
@@ -82,6 +85,14 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             Err(mut error) => {
                 let Released { left, ghost } = undo.run(self, self.timing.undo()).await;
                 error.left = left;
+                let noted = self.note(|record| match record.container(id) {
+                    Some(known) if !undo.is_empty() => known.phase = Phase::Stopped,
+                    _ => record.forget(id),
+                });
+                // A record that is behind has a container that is being created, which is no one's.
+                if let Err(cause) = noted.await {
+                    error.left.push(Leftover { step: Step::Record, cause });
+                }
                 Creation { undo, result: Err(error), ghost }
             }
         }
@@ -94,9 +105,13 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         undo: &mut Undo,
         budget: Budget,
     ) -> Result<(), OperationError> {
+        let unrecorded = |cause| OperationError::new(Step::Record, cause);
         let unplanned = |cause: Cause| OperationError::new(Step::Plan(id.clone()), cause);
         let (plan, requests) = plan(id, &spec).map_err(unplanned)?;
-        let oci = guest_spec(spec.oci, &plan.rootfs).map_err(|error| unplanned(error.into()))?;
+        let new = new_record(id, &spec);
+        self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
+        let features = self.features_for(&spec.oci, budget).await?;
+        let oci = guest_spec(spec.oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
         let linux = oci.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         undo.push(Held::Size(id.clone()));
@@ -118,7 +133,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         match created.await {
             Ok(()) => {
                 undo.confirm_container();
-                Ok(())
+                let ready = self.note_container(id, |known| known.phase = Phase::Ready);
+                ready.await.map_err(unrecorded)
             }
             Err(cause) => {
                 if is_without_container(&cause) {
@@ -127,6 +143,17 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 Err(OperationError::new(Step::Container(Call::CreateContainer, id.clone()), cause))
             }
         }
+    }
+
+    /// What of the guest matters to `spec`; it is asked only when something does.
+    async fn features_for(&self, spec: &Spec, budget: Budget) -> Result<GuestFeatures, OperationError> {
+        if spec.linux().as_ref().is_none_or(|linux| linux.seccomp().is_none()) {
+            return Ok(GuestFeatures::default());
+        }
+        let details = self.ask(self.agent.details(budget.deadline())).await;
+        let details =
+            details.map_err(|cause| OperationError::new(Step::Guest(Call::GetGuestDetails), cause))?;
+        Ok(GuestFeatures { seccomp: details.seccomp })
     }
 
     async fn plug(
@@ -171,6 +198,25 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         }
         Ok(plugged)
     }
+}
+
+/// The container as it is written down before anything is done for it.
+fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
+    ContainerRecord {
+        id: id.clone(),
+        phase: Phase::Creating,
+        oci: spec.oci.clone(),
+        layers: spec.layers.iter().map(|layer| layer.name().clone()).collect(),
+        resources: resources_of(spec),
+        exit: None,
+        processes: BTreeMap::new(),
+        oom_kills: 0,
+    }
+}
+
+fn resources_of(spec: &ContainerSpec) -> LinuxResources {
+    let linux = spec.oci.linux().as_ref();
+    linux.and_then(|linux| linux.resources().clone()).unwrap_or_default()
 }
 
 /// Which disks carry the layers, and what each is on the host.

@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, Spec, SpecBuilder};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder, LinuxDeviceType, Spec};
 use vc_agent::{
     Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, Guest as _, Interface,
     KernelModule, Network as _, ProcessRef, Processes, Storage, StorageDriver, Streams,
 };
-use vc_container::guest_spec;
+use vc_container::{GuestFeatures, guest_spec};
 use vc_device::{Access, BlockSpec, DeviceSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::{Qemu, QemuMachine};
-use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{Deadline, DeviceId, GuestPath, HostPath, MacAddress, PciPath};
 
 /// Ample for a busy machine under emulation.
@@ -129,14 +129,18 @@ impl Guest {
 
     /// Runs a container on top of `layers` and busybox; returns what it writes.
     pub(crate) async fn run(&self, name: &str, layers: Vec<Storage>, script: &str) -> String {
-        self.run_with(name, layers, script, None).await
+        let process = self.begin(name, layers, shell(script)).await;
+        self.finish(&process).await
     }
 
     /// Runs a container with a character device of the guest, by its numbers, as `/dev/port`.
     pub(crate) async fn run_with_device(&self, name: &str, numbers: (i64, i64), script: &str) -> String {
         let device = LinuxDeviceBuilder::default().path("/dev/port").typ(LinuxDeviceType::C);
         let device = device.major(numbers.0).minor(numbers.1).file_mode(0o600_u32).build().unwrap();
-        self.run_with(name, Vec::new(), script, Some(device)).await
+        let mut spec = shell(script);
+        add_device(&mut spec, device);
+        let process = self.begin(name, Vec::new(), spec).await;
+        self.finish(&process).await
     }
 
     /// Major and minor of the serial port that the guest knows by this name.
@@ -151,39 +155,39 @@ impl Guest {
         (major.parse().unwrap(), minor.parse().unwrap())
     }
 
-    async fn run_with(
-        &self,
-        name: &str,
-        layers: Vec<Storage>,
-        script: &str,
-        device: Option<LinuxDevice>,
-    ) -> String {
-        let agent = self.agent.as_ref().unwrap();
+    pub(crate) fn agent(&self) -> &Client {
+        self.agent.as_ref().unwrap()
+    }
+
+    /// Starts a container on top of `layers` and busybox.
+    pub(crate) async fn begin(&self, name: &str, layers: Vec<Storage>, spec: Spec) -> ProcessRef {
+        let agent = self.agent();
         let id = name.parse().unwrap();
         let rootfs = GuestPath::new(format!("/run/kata-containers/{name}/rootfs")).unwrap();
         let mut storages = layers;
         storages.push(self.base.clone().unwrap());
         storages.push(overlay(name, &storages, &rootfs));
-        let mut spec = guest_spec(shell(script), &rootfs).unwrap();
-        // The guest's own, so the agent has nothing to look for.
-        if let Some(linux) = spec.linux_mut() {
-            linux.set_devices(device.map(|device| vec![device]));
-        }
+        let spec = guest_spec(spec, &rootfs, GuestFeatures::default()).unwrap();
         let mut request = CreateContainer::new(id, spec);
         request.storages = storages;
         agent.create_container(&request, deadline()).await.unwrap();
         agent.start_container(&request.id, deadline()).await.unwrap();
-        let process = ProcessRef::init(&request.id);
+        ProcessRef::init(&request.id)
+    }
+
+    /// Waits for a container's end; returns what it wrote.
+    pub(crate) async fn finish(&self, process: &ProcessRef) -> String {
+        let agent = self.agent();
         let mut all = Vec::new();
         loop {
-            let some = agent.read_stdout(&process, 4096).await.unwrap();
+            let some = agent.read_stdout(process, 4096).await.unwrap();
             if some.is_empty() {
                 break;
             }
             all.extend(some);
         }
-        agent.wait(&process).await.unwrap();
-        agent.remove_container(&request.id, deadline()).await.unwrap();
+        agent.wait(process).await.unwrap();
+        agent.remove_container(&process.container, deadline()).await.unwrap();
         String::from_utf8(all).unwrap()
     }
 
@@ -208,12 +212,15 @@ fn overlay(name: &str, lower: &[Storage], rootfs: &GuestPath) -> Storage {
     }
 }
 
-fn shell(script: &str) -> Spec {
-    let mut spec = SpecBuilder::default().build().unwrap();
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
-    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
-    process.set_terminal(None);
-    spec.set_process(Some(process));
-    spec
+/// The device, and the right to use it.
+fn add_device(spec: &mut Spec, device: LinuxDevice) {
+    let allow = LinuxDeviceCgroupBuilder::default().allow(true).typ(device.typ()).access("rw");
+    let allow = allow.major(device.major()).minor(device.minor()).build().unwrap();
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut resources = linux.resources().clone().unwrap_or_default();
+    let mut rules = resources.devices().clone().unwrap_or_default();
+    rules.push(allow);
+    resources.set_devices(Some(rules));
+    linux.set_devices(Some(vec![device])).set_resources(Some(resources));
+    spec.set_linux(Some(linux));
 }
