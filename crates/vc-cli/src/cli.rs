@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use explain::Explain;
-pub(crate) use oci::{Create, Delete, Id, Kill, List, ListFormat, Owner};
+pub(crate) use oci::{Create, Delete, Events, Exec, Id, Kill, List, ListFormat, MakeSpec, Owner, Ps, Update};
 pub(crate) use run::{Machine, Rootfs, Run};
 
 /// Runs OCI containers inside QEMU virtual machines.
@@ -38,13 +38,20 @@ pub(crate) struct Global {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
-    /// Log more
+    /// Log more to standard error
     #[arg(long)]
     pub(crate) debug: bool,
 
     /// Accepted and without effect: a container's cgroup is in its machine
     #[arg(long, hide = true)]
     pub(crate) systemd_cgroup: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// The command
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
 }
 
 /// How the file of `--log` is written.
@@ -80,6 +87,35 @@ pub(crate) enum Command {
     /// List the containers
     #[command(visible_alias = "ls")]
     List(List),
+    /// Run another process in a container that runs
+    Exec(Box<Exec>),
+    /// List the processes in a container, with its own ps
+    Ps(Ps),
+    /// Freeze the processes of a container
+    Pause(Id),
+    /// Let the processes of a paused container go on
+    Resume(Id),
+    /// Change the limits of a container
+    Update(Box<Update>),
+    /// Print what a container uses, again and again
+    Events(Events),
+    /// Print what this runtime can do, in the form of the OCI runtime specification
+    Features,
+    /// Write a config.json to start from
+    Spec(MakeSpec),
+    /// Tell what this host lacks, with the remedy
+    Check(Box<Machine>),
+    /// Print what a shell completes the command line by
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of vc, or of a command: `vc man run | man -l -`
+    Man(Man),
+    /// Stay with a process that was executed: what `exec --detach` leaves behind
+    #[command(hide = true)]
+    Attend(Owner),
     /// Own a container: what `create` leaves behind
     #[command(hide = true)]
     Owner(Owner),

@@ -1,6 +1,8 @@
 //! The `vc` command.
 
+mod check;
 mod cli;
+mod docs;
 mod explain;
 mod failure;
 mod guest_image;
@@ -13,6 +15,7 @@ mod serial;
 mod signals;
 mod stdio;
 mod sys;
+mod terminal;
 mod timeline;
 mod values;
 
@@ -42,22 +45,34 @@ fn main() -> ExitCode {
         Command::Explain(options) => {
             return explain::explain(&options).map_or_else(Failure::report, |()| ExitCode::SUCCESS);
         }
+        Command::Completions { shell } => return docs::completions(shell),
+        Command::Man(options) => return docs::man(&options),
+        Command::Check(options) => return check::check(&options),
         // Its log is in the container's directory.
         Command::Owner(_) => return owner::own(),
+        Command::Attend(_) => return oci::attend_as_ordered(),
         Command::Create(options) => Oci::Create(options),
         Command::Start(options) => Oci::Start(options),
         Command::State(options) => Oci::State(options),
         Command::Kill(options) => Oci::Kill(options),
         Command::Delete(options) => Oci::Delete(options),
         Command::List(options) => Oci::List(options),
+        Command::Exec(options) => Oci::Exec(options),
+        Command::Ps(options) => Oci::Ps(options),
+        Command::Pause(options) => Oci::Pause(options),
+        Command::Resume(options) => Oci::Resume(options),
+        Command::Update(options) => Oci::Update(options),
+        Command::Events(options) => Oci::Events(options),
+        Command::Features => Oci::Features,
+        Command::Spec(options) => Oci::Spec(options),
     };
-    log::to_stderr(None);
+    log::to_stderr(None, if cli.global.debug { "debug" } else { log::USUAL });
     oci::run(&cli.global, oci)
 }
 
 fn run(options: Run, start: Instant) -> ExitCode {
     let timeline = options.timeline.then(|| timeline::Timeline::starting(start));
-    log::to_stderr(timeline.clone());
+    log::to_stderr(timeline.clone(), log::USUAL);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::step("start", error).report(),

@@ -8,10 +8,12 @@
 //! A monitor such as conmon is the parent of `vc create`, becomes the owner's, and takes the owner's exit code for
 //! that of the container.
 
+mod exec;
 mod life;
 mod make;
 mod orders;
 mod serve;
+mod stats;
 
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;

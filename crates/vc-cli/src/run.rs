@@ -1,7 +1,6 @@
 //! `vc run`: one machine, one container, one command.
 
-mod spec;
-mod terminal;
+pub(crate) mod spec;
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -18,8 +17,8 @@ use crate::failure::Failure;
 use crate::machine::MachinePlan;
 use crate::signals::{Received, Signals};
 use crate::stdio::Streams;
+use crate::terminal::{self, RawMode};
 pub(crate) use spec::load as load_bundle;
-use terminal::RawMode;
 
 /// Runs the command; returns its exit code.
 pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
@@ -67,11 +66,11 @@ async fn in_sandbox(
     // Without input nobody would read the keys, not even Ctrl-C.
     let terminal = streams.terminal;
     let raw = if terminal && streams.input.is_some() { RawMode::enter() } else { None };
-    let mut output = streams.connect(&container);
+    let mut output = streams.connect(&container.init());
     let ended = async {
         container.start().await?;
         if terminal {
-            self::terminal::pass_size(container.clone()).await;
+            terminal::pass_size(container.clone()).await;
         }
         // The agent may forget the output once it has told how the command ended.
         output.drain().await?;
@@ -95,7 +94,7 @@ async fn in_sandbox(
                     // Not awaited: a guest that hangs must not keep the next signal from being heard.
                     tokio::spawn(pass_on(container.clone(), signal.signal));
                 }
-                Received::Resized => drop(tokio::spawn(self::terminal::pass_size(container.clone()))),
+                Received::Resized => drop(tokio::spawn(terminal::pass_size(container.clone()))),
             },
         }
     };

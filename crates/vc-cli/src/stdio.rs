@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use vc_agent::{AgentError, Signal};
-use vc_container::{Cause, Container, OperationError, Stream};
+use vc_container::{Cause, OperationError, Process, Stream};
 
 use crate::failure::Failure;
 
@@ -50,13 +50,13 @@ impl Streams {
     }
 
     /// Starts to pass data on, in both directions.
-    pub(crate) fn connect(self, container: &Container) -> Output {
-        let pump = |stream, to| tokio::spawn(pump_out(container.clone(), stream, Arc::new(to)));
+    pub(crate) fn connect(self, process: &Process) -> Output {
+        let pump = |stream, to| tokio::spawn(pump_out(process.clone(), stream, Arc::new(to)));
         let mut pumps = vec![pump(Stream::Stdout, self.output)];
         if let Some(errors) = self.errors {
             pumps.push(pump(Stream::Stderr, errors));
         }
-        let feed = |input| tokio::spawn(pump_in(container.clone(), input, self.terminal));
+        let feed = |input| tokio::spawn(pump_in(process.clone(), input, self.terminal));
         // A terminal that nobody types at stays open.
         let input = (self.input.is_some() || !self.terminal).then(|| feed(self.input));
         Output { pumps, input }
@@ -83,11 +83,11 @@ impl Drop for Output {
     }
 }
 
-async fn pump_out(container: Container, stream: Stream, to: Arc<OwnedFd>) -> Result<(), Failure> {
+async fn pump_out(process: Process, stream: Stream, to: Arc<OwnedFd>) -> Result<(), Failure> {
     let mut first = stream == Stream::Stdout;
     let mut broken = None;
     loop {
-        let data = container.read(stream, CHUNK).await?;
+        let data = process.read(stream, CHUNK).await?;
         if data.is_empty() {
             return broken.map_or(Ok(()), Err);
         }
@@ -102,10 +102,10 @@ async fn pump_out(container: Container, stream: Stream, to: Arc<OwnedFd>) -> Res
         if let Err(error) = written {
             // A local command would die of SIGPIPE at its next write, or of the error. What it still
             // writes is read all the same, or it could not end.
-            let killed = container.signal(Signal::KILL).await;
+            let killed = process.signal(Signal::KILL).await;
             killed.unwrap_or_else(|error| tracing::warn!(cause = %error.cause, "could not end the command"));
             if error.kind() == io::ErrorKind::BrokenPipe {
-                return discard(&container, stream).await;
+                return discard(&process, stream).await;
             }
             broken = Some(Failure::step(format!("write to {stream:?}").to_lowercase(), error));
         }
@@ -113,13 +113,13 @@ async fn pump_out(container: Container, stream: Stream, to: Arc<OwnedFd>) -> Res
 }
 
 /// Reads an output to its end; nobody is there to see it.
-async fn discard(container: &Container, stream: Stream) -> Result<(), Failure> {
-    while !container.read(stream, CHUNK).await?.is_empty() {}
+async fn discard(process: &Process, stream: Stream) -> Result<(), Failure> {
+    while !process.read(stream, CHUNK).await?.is_empty() {}
     Ok(())
 }
 
-async fn pump_in(container: Container, input: Option<OwnedFd>, terminal: bool) {
-    match feed(&container, input, terminal).await {
+async fn pump_in(process: Process, input: Option<OwnedFd>, terminal: bool) {
+    match feed(&process, input, terminal).await {
         Ok(()) => {}
         // It reads no more, or has ended: what is left was not for it.
         Err(OperationError { cause: Cause::Agent(AgentError::StreamClosed), .. }) => {}
@@ -127,18 +127,18 @@ async fn pump_in(container: Container, input: Option<OwnedFd>, terminal: bool) {
     }
 }
 
-async fn feed(container: &Container, input: Option<OwnedFd>, terminal: bool) -> Result<(), OperationError> {
+async fn feed(process: &Process, input: Option<OwnedFd>, terminal: bool) -> Result<(), OperationError> {
     if let Some(input) = input {
-        pass_input(container, Arc::new(input)).await?;
+        pass_input(process, Arc::new(input)).await?;
     }
     if terminal {
         // Nothing else ends the input of a terminal, which is an output as well.
-        write_stdin(container, vec![END_OF_INPUT]).await?;
+        write_stdin(process, vec![END_OF_INPUT]).await?;
     }
-    container.close_stdin().await
+    process.close_stdin().await
 }
 
-async fn pass_input(container: &Container, input: Arc<OwnedFd>) -> Result<(), OperationError> {
+async fn pass_input(process: &Process, input: Arc<OwnedFd>) -> Result<(), OperationError> {
     loop {
         let from = input.clone();
         let data = blocking(move || read_some(from.as_fd())).await.unwrap_or_else(|error| {
@@ -148,13 +148,13 @@ async fn pass_input(container: &Container, input: Arc<OwnedFd>) -> Result<(), Op
         if data.is_empty() {
             return Ok(());
         }
-        write_stdin(container, data).await?;
+        write_stdin(process, data).await?;
     }
 }
 
-async fn write_stdin(container: &Container, mut data: Vec<u8>) -> Result<(), OperationError> {
+async fn write_stdin(process: &Process, mut data: Vec<u8>) -> Result<(), OperationError> {
     while !data.is_empty() {
-        let taken = container.write_stdin(data.clone()).await?;
+        let taken = process.write_stdin(data.clone()).await?;
         // An agent that takes nothing, or more than there is, is not waited for again.
         data.drain(..if taken == 0 { data.len() } else { taken.min(data.len()) });
     }

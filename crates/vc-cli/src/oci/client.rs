@@ -1,13 +1,16 @@
 //! A command's side of the conversation with an owner.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::protocol::{Ask, Reply, Request, read_frame, write_frame};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use super::protocol::{Ask, Reply, Request, frame, read_frame, write_frame};
 use super::root::ContainerDir;
 
 /// How long an answer is waited for. Every step that an owner takes for it has its own deadline, so this is
@@ -19,8 +22,29 @@ const SOCKET: &str = "socket";
 
 /// Asks the owner of the container for something; `None` when nobody listens.
 pub(crate) fn ask(dir: &ContainerDir, ask: Ask) -> io::Result<Option<Reply>> {
-    let connected = by_short_path(dir.path(), UnixStream::connect);
-    let mut stream = match connected {
+    let Some(mut stream) = connect(dir)? else { return Ok(None) };
+    write_frame(&mut stream, &Request::new(ask))?;
+    read_frame(&mut stream)
+}
+
+/// Asks the owner for something that needs open files, and goes on talking; `None` when nobody listens.
+pub(crate) fn begin(
+    dir: &ContainerDir,
+    ask: Ask,
+    files: &[BorrowedFd<'_>],
+) -> io::Result<Option<UnixStream>> {
+    let Some(mut stream) = connect(dir)? else { return Ok(None) };
+    let frame = frame(&Request::new(ask))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(files)), "a process has at most three streams");
+    let sent = sendmsg(&stream, &[IoSlice::new(&frame)], &mut control, SendFlags::NOSIGNAL)?;
+    stream.write_all(&frame[sent..])?;
+    Ok(Some(stream))
+}
+
+fn connect(dir: &ContainerDir) -> io::Result<Option<UnixStream>> {
+    let stream = match by_short_path(dir.path(), UnixStream::connect) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
@@ -29,8 +53,7 @@ pub(crate) fn ask(dir: &ContainerDir, ask: Ask) -> io::Result<Option<Reply>> {
     };
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
-    write_frame(&mut stream, &Request::new(ask))?;
-    read_frame(&mut stream)
+    Ok(Some(stream))
 }
 
 /// Listens for commands.

@@ -88,10 +88,9 @@ fn end_owner(dir: &ContainerDir, id: &ContainerId, force: bool) -> Result<Lock, 
         Err(error) => return Err(failed(error)),
     };
     let refused = |status: Status| {
-        let status = serde_json::to_value(status).expect("a word");
         Failure::message(format!(
             "cannot delete container {id} that is not stopped: {}; kill it first, or use --force",
-            status.as_str().unwrap_or_default()
+            word(status)
         ))
     };
     // An owner that does not listen any more is ending.
@@ -116,7 +115,7 @@ fn lock(dir: &ContainerDir) -> Result<Option<Lock>, Failure> {
 }
 
 /// Asks the owner; a container without one has stopped.
-fn act(dir: &ContainerDir, what: Ask, refused: impl Fn(Status) -> Failure) -> Result<(), Failure> {
+pub(super) fn act(dir: &ContainerDir, what: Ask, refused: impl Fn(Status) -> Failure) -> Result<(), Failure> {
     let now = Now::of(dir)?;
     if now.status() == Status::Stopped {
         return Err(refused(Status::Stopped));
@@ -137,11 +136,32 @@ fn act_if_listening(
     let asked = ask(dir, what);
     match asked.map_err(|error| Failure::step("talk to the owner of the container", error))? {
         None => Ok(false),
-        Some(Reply::Done) => Ok(true),
         Some(Reply::Refused(status)) => Err(refused(status)),
-        Some(Reply::Failed { code, message }) => Err(Failure::message(message).with_code(code)),
-        Some(Reply::Version(theirs)) => Err(Failure::message(format!(
+        Some(reply) => accept(reply).map(|_| true),
+    }
+}
+
+/// A reply that is no failure.
+pub(super) fn accept(reply: Reply) -> Result<Reply, Failure> {
+    match reply {
+        Reply::Failed { code, message } => Err(Failure::message(message).with_code(code)),
+        Reply::Version(theirs) => Err(Failure::message(format!(
             "the owner of the container is of another version of vc (protocol {theirs}, not {VERSION}); use that vc"
         ))),
+        reply => Ok(reply),
     }
+}
+
+/// The name of a status.
+pub(super) fn word(status: Status) -> String {
+    let status = serde_json::to_value(status).expect("a word");
+    status.as_str().unwrap_or_default().to_owned()
+}
+
+/// Freezes a container, or lets it go on.
+pub(crate) fn freeze(root: &Root, id: &ContainerId, ask: Ask) -> Result<(), Failure> {
+    let verb = if matches!(ask, Ask::Pause) { "pause" } else { "resume" };
+    act(&root.get(id)?, ask, |status| {
+        Failure::message(format!("container {id}: cannot {verb} a container that is {}", word(status)))
+    })
 }

@@ -1,14 +1,14 @@
 //! `vc create`: leaves an owner behind that has the container, and waits until it has it.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use command_fds::{CommandFdExt, FdMapping};
-use oci_spec::runtime::Spec;
+use serde::Serialize;
 
 use super::protocol::{read_frame, write_frame};
 use super::record::{Record, replace};
@@ -35,7 +35,8 @@ pub(crate) fn create(root: &Root, options: &Create) -> Result<(), Failure> {
     let bundle = bundle
         .map_err(|error| Failure::step(format!("use the bundle {}", options.bundle.display()), error))?;
     let spec = load_bundle(&bundle)?;
-    check_terminal(&spec, options.console_socket.as_deref())?;
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    check_terminal(terminal, options.console_socket.as_deref())?;
     let machine = MachinePlan::from_options(&options.machine)?;
     let console_socket = options.console_socket.as_deref().map(absolute).transpose()?;
     root.make()?;
@@ -58,8 +59,7 @@ pub(crate) fn create(root: &Root, options: &Create) -> Result<(), Failure> {
 }
 
 /// runc's rules: a terminal's other end must go somewhere, and only a terminal's can.
-fn check_terminal(spec: &Spec, socket: Option<&Path>) -> Result<(), Failure> {
-    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+pub(super) fn check_terminal(terminal: bool, socket: Option<&Path>) -> Result<(), Failure> {
     match (terminal, socket) {
         (true, None) => Err(Failure::message(
             "the process is to have a terminal; say with --console-socket who gets its other end",
@@ -71,36 +71,46 @@ fn check_terminal(spec: &Spec, socket: Option<&Path>) -> Result<(), Failure> {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::step(format!("use {}", path.display()), error))
 }
 
 /// Starts the owner and has it make the container; gives its pid.
 fn order(orders: &Orders, lock: &File) -> Result<u32, Failure> {
     let failed = |error| Failure::step("start the owner of the container", error);
-    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let mut owner = spawn(orders, theirs.into(), lock.try_clone().map_err(failed)?.into()).map_err(failed)?;
-    // An owner that died at once is noticed by the read.
-    let _ = write_frame(&mut ours, orders);
-    // It has deadlines for all it does.
-    match read_frame(&mut ours) {
-        Ok(Some(Answer::Created)) => Ok(owner.id()),
-        Ok(Some(Answer::Failed { code, message })) => {
+    let lock = lock.try_clone().map_err(failed)?.into();
+    let what = ["owner", orders.record.id.as_str()];
+    let (mut owner, answer) = leave_behind(what, orders, vec![(lock, LOCK)]).map_err(failed)?;
+    match answer {
+        Some(Answer::Created) => Ok(owner.id()),
+        Some(Answer::Failed { code, message }) => {
             // Until its end, so that nothing is left when this command ends.
             let _ = owner.wait();
             Err(Failure::message(message).with_code(code))
         }
-        Ok(None) => Err(Failure::message(died(&mut owner, &orders.dir))),
-        Err(error) => Err(failed(error)),
+        None => Err(Failure::message(died(&mut owner, &orders.dir))),
     }
 }
 
-fn spawn(orders: &Orders, creator: OwnedFd, lock: OwnedFd) -> std::io::Result<Child> {
+/// Starts this program again, as a process that outlives this one, gives it its orders, and waits for its answer;
+/// none when it ended without one.
+pub(super) fn leave_behind(
+    what: [&str; 2],
+    orders: &impl Serialize,
+    files: Vec<(OwnedFd, RawFd)>,
+) -> io::Result<(Child, Option<Answer>)> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let files = files.into_iter().chain([(theirs.into(), CREATOR)]);
+    let kept = files.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
     let mut command = Command::new("/proc/self/exe");
-    command.arg("owner").arg(orders.record.id.as_str());
-    let kept = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
-    command.fd_mappings(vec![kept(creator, CREATOR), kept(lock, LOCK)]).map_err(std::io::Error::other)?;
-    command.spawn()
+    command.args(what).fd_mappings(kept).map_err(io::Error::other)?;
+    let child = command.spawn()?;
+    // This process's copy of the other end; without it, the death of the child is an end of file.
+    drop(command);
+    // A child that died at once is noticed by the read.
+    let _ = write_frame(&mut ours, orders);
+    // It has deadlines for all it does.
+    Ok((child, read_frame(&mut ours)?))
 }
 
 fn died(owner: &mut Child, dir: &Path) -> String {

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 
+use oci_spec::runtime::{LinuxResources, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,24 @@ pub(crate) enum Ask {
         /// To every process, not only the first.
         all: bool,
     },
+    /// Run another process, with the streams whose descriptors come along: input, output, and, without a terminal,
+    /// errors. The reply is [`Reply::Started`]; then the command may send [`Word`]s, and is sent [`Reply::Exited`].
+    /// The process is killed when the command goes away before.
+    Exec {
+        /// What it is.
+        process: Box<Process>,
+    },
+    /// Freeze its processes.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Change its limits; what is not given stays.
+    Update {
+        /// The limits.
+        resources: Box<LinuxResources>,
+    },
+    /// Tell what it uses.
+    Stats,
     /// End the container, its machine, and then the owner; a container that runs only by force.
     End {
         /// Whatever it is doing.
@@ -50,11 +69,17 @@ pub(crate) enum Ask {
 }
 
 /// An owner's answer.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Reply {
     /// It is done; of an end, it has begun.
     Done,
+    /// The process runs.
+    Started,
+    /// The process has ended with this exit code.
+    Exited(u8),
+    /// What the container uses, as runc's events have it.
+    Stats(serde_json::Value),
     /// It is not for the state the container is in.
     Refused(Status),
     /// It was tried.
@@ -66,6 +91,21 @@ pub(crate) enum Reply {
     },
     /// The owner speaks another version.
     Version(u32),
+}
+
+/// What a command says about a process that runs for it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Word {
+    /// Send it this signal.
+    Signal(u8),
+    /// Its terminal has another size now.
+    Resize {
+        /// In characters.
+        rows: u16,
+        /// In characters.
+        columns: u16,
+    },
 }
 
 /// Writes one frame.

@@ -11,6 +11,9 @@ use crate::failure::Failure;
 /// What runc and crun exit with when they fail.
 pub(crate) const FAILED: u8 = 1;
 
+/// What runc exits with when a process cannot be executed.
+pub(crate) const NOT_EXECUTED: u8 = 255;
+
 /// Tells of the failure, and gives the exit code.
 pub(crate) fn report(global: &Global, failure: Failure, code: u8) -> ExitCode {
     let message = failure.for_engines();

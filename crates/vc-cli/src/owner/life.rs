@@ -1,12 +1,14 @@
 //! A container between its creation and its end: what commands may do to it.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use oci_spec::runtime::Hooks;
+use oci_spec::runtime::{Hooks, LinuxResources, Process as ProcessSpec};
 use tokio::sync::{Notify, mpsc};
 use vc_agent::Signal;
-use vc_container::{Container, Sandbox};
+use vc_container::{Container, Process, Sandbox};
 
+use super::stats;
 use crate::failure::{Chain, Failure};
 use crate::oci::hooks::{self, Point};
 use crate::oci::protocol::{Ask, Reply};
@@ -49,6 +51,8 @@ pub(super) struct Life {
     /// Told once the process is to die of SIGKILL.
     pub(super) killed: Notify,
     end: mpsc::Sender<End>,
+    /// How many processes were executed.
+    execs: AtomicU64,
 }
 
 impl Life {
@@ -61,16 +65,22 @@ impl Life {
         let (end, ends) = mpsc::channel(1);
         let hooks = record.hooks.clone();
         let (started, killed) = (Notify::new(), Notify::new());
-        (Self { container, sandbox, dir, record: Mutex::new(record), hooks, started, killed, end }, ends)
+        let (record, execs) = (Mutex::new(record), AtomicU64::new(0));
+        (Self { container, sandbox, dir, record, hooks, started, killed, end, execs }, ends)
     }
 
     pub(super) async fn answer(&self, ask: Ask) -> Reply {
         let result = match ask {
             Ask::Start => self.start().await,
             Ask::Kill { signal, all } => self.kill(signal, all).await,
+            Ask::Pause => self.pause().await,
+            Ask::Resume => self.resume().await,
+            Ask::Update { resources } => self.update(*resources).await,
+            Ask::Stats => self.stats().await,
             Ask::End { force } => self.end(force),
+            Ask::Exec { .. } => Err(Failure::message("a process was to be executed without its streams")),
         };
-        result.unwrap_or_else(|failure| Reply::Failed { code: failure.code(), message: failure.line() })
+        result.unwrap_or_else(failed)
     }
 
     async fn start(&self) -> Result<Reply, Failure> {
@@ -104,13 +114,52 @@ impl Life {
             return Ok(Reply::Done);
         }
         if all {
-            tracing::debug!("the container's other processes die with its first, and get no other signal");
+            self.container.signal_all(signal).await?;
+        } else {
+            self.container.signal(signal).await?;
         }
-        self.container.signal(signal).await?;
         if signal == Signal::KILL {
             self.killed.notify_one();
         }
         Ok(Reply::Done)
+    }
+
+    async fn pause(&self) -> Result<Reply, Failure> {
+        let status = self.status();
+        if status != Status::Running {
+            return Ok(Reply::Refused(status));
+        }
+        self.container.pause().await?;
+        self.go(Status::Paused, None).map(|_| Reply::Done)
+    }
+
+    async fn resume(&self) -> Result<Reply, Failure> {
+        let status = self.status();
+        if status != Status::Paused {
+            return Ok(Reply::Refused(status));
+        }
+        self.container.resume().await?;
+        self.go(Status::Running, None).map(|_| Reply::Done)
+    }
+
+    async fn update(&self, resources: LinuxResources) -> Result<Reply, Failure> {
+        self.container.update(resources).await?;
+        Ok(Reply::Done)
+    }
+
+    async fn stats(&self) -> Result<Reply, Failure> {
+        Ok(Reply::Stats(stats::as_runc(&self.container.stats().await?)))
+    }
+
+    /// Runs another process in the container.
+    pub(super) async fn exec(&self, process: ProcessSpec) -> Result<Result<Process, Status>, Failure> {
+        let status = self.status();
+        if status != Status::Running {
+            return Ok(Err(status));
+        }
+        let number = self.execs.fetch_add(1, Ordering::Relaxed);
+        let name = format!("exec{number}").parse().expect("letters, then digits");
+        Ok(Ok(self.container.exec(name, process).await?))
     }
 
     fn end(&self, force: bool) -> Result<Reply, Failure> {
@@ -144,6 +193,11 @@ impl Life {
     fn record(&self) -> std::sync::MutexGuard<'_, Record> {
         self.record.lock().expect("nothing panics while it holds the record")
     }
+}
+
+/// A failure as an answer.
+pub(super) fn failed(failure: Failure) -> Reply {
+    Reply::Failed { code: failure.code(), message: failure.line() }
 }
 
 /// A failure's reason in one line.

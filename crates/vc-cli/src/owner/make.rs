@@ -54,7 +54,7 @@ pub(super) async fn make(orders: Orders, dir: &ContainerDir, creator: &UnixStrea
             record.status = Status::Created;
             record.write(dir)?;
             let (streams, console) = streams;
-            let output = streams.connect(&container);
+            let output = streams.connect(&container.init());
             Ok(Made { sandbox, container, record, dir: dir.clone(), console, output })
         }
         Err(failure) => {

@@ -23,7 +23,7 @@ pub(crate) struct Orders {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
-    /// The container is there, and waits for its start.
+    /// What was ordered is there: the container, which waits for its start, or the process, which runs.
     Created,
     /// It is not, and nothing of it is left.
     Failed {

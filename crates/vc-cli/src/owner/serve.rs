@@ -5,22 +5,22 @@ use std::os::unix::net::UnixStream as Creator;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::exec;
 use super::life::{End, Life, reason};
 use super::make::Made;
 use super::orders::Answer;
 use crate::failure::Failure;
 use crate::oci::client::listen;
 use crate::oci::console::Console;
-use crate::oci::protocol::{Reply, Request, VERSION, checked, frame, write_frame};
+use crate::oci::protocol::{Ask, Reply, Request, VERSION, write_frame};
 use crate::oci::record::Status;
+use crate::oci::talk::{receive, send};
 use crate::signals::{Received, Signals};
 use crate::stdio::Output;
 
-/// How long a command may take to send its request, and to read the answer.
+/// How long a command may take to send its request.
 const CONVERSATION: Duration = Duration::from_secs(10);
 
 /// How long output may take to be read by whoever has the other end, once the container was killed.
@@ -140,15 +140,12 @@ async fn accept(listener: UnixListener, life: Arc<Life>) -> End {
     }
 }
 
-async fn converse(mut stream: UnixStream, life: &Life) -> io::Result<()> {
-    let request: Request = tokio::time::timeout(CONVERSATION, receive(&mut stream)).await??;
-    let reply =
-        if request.version == VERSION { life.answer(request.ask).await } else { Reply::Version(VERSION) };
-    tokio::time::timeout(CONVERSATION, stream.write_all(&frame(&reply)?)).await?
-}
-
-async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
-    let mut json = vec![0; checked(stream.read_u32().await?)?];
-    stream.read_exact(&mut json).await?;
-    Ok(serde_json::from_slice(&json)?)
+async fn converse(stream: UnixStream, life: &Life) -> io::Result<()> {
+    let (request, files) = tokio::time::timeout(CONVERSATION, receive::<Request>(&stream)).await??;
+    let reply = match request.ask {
+        _ if request.version != VERSION => Reply::Version(VERSION),
+        Ask::Exec { process } => return exec::serve(stream, life, *process, files).await,
+        ask => life.answer(ask).await,
+    };
+    send(&stream, &reply).await
 }

@@ -76,8 +76,13 @@ impl<'a> Bundle<'a> {
 
     #[track_caller]
     fn refused(&self, arguments: &[&str], why: &str) {
+        self.refused_with(1, arguments, why);
+    }
+
+    #[track_caller]
+    fn refused_with(&self, code: i32, arguments: &[&str], why: &str) {
         let output = self.run(arguments);
-        assert_code(&output, 1);
+        assert_code(&output, code);
         let said = text(&output.stderr);
         assert!(said.contains(why) && said.lines().count() == 1, "{why:?} is not in {said:?}");
     }
@@ -215,6 +220,72 @@ fn a_terminal_goes_to_the_console_socket() {
     rustix::termios::tcsetwinsize(&terminal, size).unwrap();
     read_until(&mut terminal, &mut said, "33 101\r\n");
     assert_eq!(exit_code(owner), Some(5));
+    bundle.succeed(&["delete", "c"]);
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn commands_reach_a_container_that_runs() {
+    let Some(bench) = Bench::new() else { return };
+    let process = json!({"args": ["sleep", "600"], "env": ["PATH=/bin", "A=1"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    set_child_subreaper(true).unwrap();
+    let owner = bundle.create(&[]);
+    bundle.refused_with(255, &["exec", "c", "true"], "created");
+    bundle.succeed(&["start", "c"]);
+
+    let script = "cat; echo err >&2; echo $A $B $(pwd) $(id -u); exit 7";
+    let exec = ["exec", "-e", "B=2", "--cwd", "/etc", "-u", "5", "c", "sh", "-c", script];
+    let output = crate::run::feed(bundle.vc(&exec), b"in\n");
+    assert_code(&output, 7);
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("in\n1 2 /etc 5\n".into(), "err\n".into()));
+    bundle.refused_with(255, &["exec", "c", "frobnicate"], "executable file not found");
+
+    // As conmon calls it.
+    let file = bundle.dir.join("process.json");
+    let attended = |script: &str, output: &str| {
+        let process = json!({"args": ["sh", "-c", script], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        fs::write(&file, process.to_string()).unwrap();
+        let pid_file = bundle.dir.join("exec-pid");
+        let mut command =
+            bundle.vc(&["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), "--process"]);
+        let output = File::create(bundle.dir.join(output)).unwrap();
+        assert!(command.arg(&file).arg("c").stdout(output).status().unwrap().success());
+        Pid::from_raw(fs::read_to_string(pid_file).unwrap().parse().unwrap())
+    };
+    let first = attended("echo up; trap 'exit 33' TERM; while :; do sleep 1; done", "first");
+    bundle.until("first", "up\n");
+    let second = attended("echo up; exec sleep 601", "second");
+    bundle.until("second", "up\n");
+    let listed = bundle.succeed(&["ps", "c"]);
+    assert!(listed.contains("sleep 600") && listed.contains("sleep 601"), "{listed}");
+    kill(first, Signal::SIGTERM).unwrap();
+    assert_eq!(exit_code(first), Some(33), "a signal goes to the process, and its exit code comes back");
+    kill(second, Signal::SIGKILL).unwrap();
+    assert_eq!(exit_code(second), None);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bundle.succeed(&["ps", "c"]).contains("sleep 601") {
+        assert!(Instant::now() < deadline, "a process lives on whose attendant was killed");
+    }
+
+    bundle.succeed(&["update", "--pids-limit", "50", "c"]);
+    let event: Value = serde_json::from_str(&bundle.succeed(&["events", "--stats", "c"])).unwrap();
+    assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!("c")));
+    assert_eq!(event["data"]["pids"]["limit"], 50, "{event}");
+    assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{event}");
+    bundle.refused(&["update", "c"], "no limit is given");
+
+    bundle.succeed(&["pause", "c"]);
+    assert_eq!(bundle.state()["status"], "paused");
+    bundle.refused_with(255, &["exec", "c", "true"], "paused");
+    bundle.succeed(&["resume", "c"]);
+
+    let attending = attended("echo up; sleep 602", "third");
+    bundle.until("third", "up\n");
+    bundle.succeed(&["kill", "c", "KILL"]);
+    assert_eq!(exit_code(owner), Some(137));
+    assert_eq!(exit_code(attending), Some(137), "what was executed ends with the container");
+    bundle.refused(&["events", "--stats", "c"], "stopped");
     bundle.succeed(&["delete", "c"]);
     bundle.assert_nothing_left();
 }
