@@ -8,12 +8,14 @@ mod image;
 mod layers;
 mod leftovers;
 mod mounted;
+mod spec;
 pub mod vfio;
 
 pub use image::GuestImage;
 pub use layers::Layers;
 pub use leftovers::Leftovers;
 pub use mounted::Mounted;
+pub use spec::shell;
 
 /// Prints why a test does not apply here.
 pub fn skip(reason: &str) {

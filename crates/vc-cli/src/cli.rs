@@ -1,20 +1,66 @@
 //! The command line.
 
-use std::num::NonZeroU8;
+mod explain;
+mod oci;
+mod run;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use vc_hypervisor::Accelerator;
-use vc_types::MiB;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::values::{Env, MountJson, User};
+pub(crate) use explain::Explain;
+pub(crate) use oci::{Create, Delete, Events, Exec, Id, Kill, List, ListFormat, MakeSpec, Owner, Ps, Update};
+pub(crate) use run::{Machine, Rootfs, Run};
 
 /// Runs OCI containers inside QEMU virtual machines.
 #[derive(Debug, Parser)]
 #[command(name = "vc", version, about)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Options of every command, named before it.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Directory of the containers' states [default: /run/vc, or vc in $XDG_RUNTIME_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// File to which errors are appended, besides standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// How that file is written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
+    /// Log more to standard error
+    #[arg(long)]
+    pub(crate) debug: bool,
+
+    /// Accepted and without effect: a container's cgroup is in its machine
+    #[arg(long, hide = true)]
+    pub(crate) systemd_cgroup: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// The command
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
+}
+
+/// How the file of `--log` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line of `key=value` each.
+    Text,
+    /// One JSON object each.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -23,127 +69,56 @@ pub(crate) enum Command {
     ///
     /// The exit code is the command's; 128+n when signal n ended it; 125 when vc itself failed; 126
     /// when the command cannot be executed; 127 when it does not exist.
-    Run(Run),
-
+    Run(Box<Run>),
     /// Tell how the storage of a container would reach its machine, and why; changes nothing.
     ///
     /// The exit code is 125 when the container cannot be had, with the reason on standard error.
     Explain(Explain),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Explain {
-    #[command(flatten)]
-    pub(crate) rootfs: Rootfs,
-
-    /// Print the plan in JSON instead of as a tree
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    /// Plan for a machine that shares no file system with the host
-    #[arg(long)]
-    pub(crate) no_shared_fs: bool,
-
-    /// Where CSI drivers leave volumes to the runtime
-    #[arg(long, value_name = "DIR", default_value = "/run/kata-containers/shared/direct-volumes")]
-    pub(crate) direct_volumes: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Run {
-    #[command(flatten)]
-    pub(crate) rootfs: Rootfs,
-
-    #[command(flatten)]
-    pub(crate) machine: Machine,
-
-    /// Give the command a terminal
-    #[arg(short = 't', long)]
-    pub(crate) tty: bool,
-
-    /// Pass the standard input on to the command
-    #[arg(short = 'i', long)]
-    pub(crate) interactive: bool,
-
-    /// Set an environment variable; may be repeated
-    #[arg(short = 'e', long = "env", value_name = "K=V")]
-    pub(crate) env: Vec<Env>,
-
-    /// Working directory of the command
-    #[arg(short = 'w', long, value_name = "DIR")]
-    pub(crate) workdir: Option<PathBuf>,
-
-    /// User and group of the command, as numbers
-    #[arg(short = 'u', long, value_name = "UID[:GID]")]
-    pub(crate) user: Option<User>,
-
-    /// Print when each phase began and how long it took, on standard error
-    #[arg(long)]
-    pub(crate) timeline: bool,
-
-    /// The command and its arguments
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-}
-
-/// Where the root file system comes from: one of the three.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = true)]
-pub(crate) struct Rootfs {
-    /// A layer of the root file system: an EROFS image. Repeat it for more, the top layer first
-    #[arg(short = 'l', long = "layer", value_name = "FILE")]
-    pub(crate) layers: Vec<PathBuf>,
-
-    /// The root file system as a containerd snapshotter hands it over: a mount in JSON, such as
-    /// {"type":"overlay","source":"overlay","options":["lowerdir=/b:/a"]}
-    #[arg(long = "rootfs-mount", value_name = "JSON", conflicts_with = "layers")]
-    pub(crate) mounts: Vec<MountJson>,
-
-    /// An OCI bundle: a directory with a config.json. Without --layer and --rootfs-mount, its root must
-    /// be a mounted overlay of EROFS images or a mounted EROFS image
-    #[arg(short = 'b', long, value_name = "DIR")]
-    pub(crate) bundle: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Machine {
-    /// Memory of the machine
-    #[arg(short = 'm', long, value_name = "SIZE", default_value = "256M")]
-    pub(crate) memory: MiB,
-
-    /// Number of vCPUs of the machine
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub(crate) cpus: NonZeroU8,
-
-    /// What runs the guest's instructions: auto, kvm or tcg
-    #[arg(long, value_name = "NAME", env = "VC_ACCEL", default_value = "auto")]
-    pub(crate) accel: Accelerator,
-
-    /// Directory of the guest image: vmlinux and initrd [default: guest beside vc's own directory]
-    #[arg(long, value_name = "DIR", env = "VC_GUEST")]
-    pub(crate) guest: Option<PathBuf>,
-
-    /// Kernel of the guest, instead of the guest image's
-    #[arg(long, value_name = "FILE", env = "VC_KERNEL")]
-    pub(crate) kernel: Option<PathBuf>,
-
-    /// Initial RAM disk of the guest, instead of the guest image's
-    #[arg(long, value_name = "FILE", env = "VC_INITRD")]
-    pub(crate) initrd: Option<PathBuf>,
-
-    /// The QEMU program
-    #[arg(long, value_name = "PROGRAM", env = "VC_QEMU", default_value = "qemu-system-x86_64")]
-    pub(crate) qemu: PathBuf,
-
-    /// The program that serves vsock on a host without /dev/vhost-vsock
-    #[arg(
-        long,
-        value_name = "PROGRAM",
-        env = "VC_VHOST_DEVICE_VSOCK",
-        default_value = "vhost-device-vsock",
-        hide = true
-    )]
-    pub(crate) vsock_program: PathBuf,
+    /// Create a container from an OCI bundle; its process waits for the start
+    Create(Box<Create>),
+    /// Let a created container's process run
+    Start(Id),
+    /// Print the state of a container in JSON
+    State(Id),
+    /// Send a signal to a container's process
+    Kill(Kill),
+    /// Remove a container that is stopped, or by force one that is not
+    Delete(Delete),
+    /// List the containers
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Run another process in a container that runs
+    Exec(Box<Exec>),
+    /// List the processes in a container, with its own ps
+    Ps(Ps),
+    /// Freeze the processes of a container
+    Pause(Id),
+    /// Let the processes of a paused container go on
+    Resume(Id),
+    /// Change the limits of a container
+    Update(Box<Update>),
+    /// Print what a container uses, again and again
+    Events(Events),
+    /// Print what this runtime can do, in the form of the OCI runtime specification
+    Features,
+    /// Write a config.json to start from
+    Spec(MakeSpec),
+    /// Tell what this host lacks, with the remedy
+    Check(Box<Machine>),
+    /// Print what a shell completes the command line by
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of vc, or of a command: `vc man run | man -l -`
+    Man(Man),
+    /// Stay with a process that was executed: what `exec --detach` leaves behind
+    #[command(hide = true)]
+    Attend(Owner),
+    /// Own a container: what `create` leaves behind
+    #[command(hide = true)]
+    Owner(Owner),
 }
 
 #[cfg(test)]
@@ -162,7 +137,7 @@ mod tests {
             ["vc", "run", "-l", "a", "--", "sh", "-c", "x -t"],
             ["vc", "run", "-l", "a", "sh", "-c", "-t", "x -t"],
         ] {
-            let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("{line:?}") };
+            let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("run") };
             assert_eq!(run.command[0], "sh");
             assert!(!run.tty);
         }

@@ -33,6 +33,39 @@ impl Failure {
         Self { code: RUNTIME, message: message.into() }
     }
 
+    /// The same failure with another exit code.
+    pub(crate) fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Adds another failure that followed from it.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.message += &format!("; {}", other.message);
+        self
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// In one line, with the words by which container engines know what they report themselves: Podman
+    /// exits with 127 and 126 for these (libpod, `getOCIRuntimeError`).
+    pub(crate) fn for_engines(&self) -> String {
+        let line = self.line();
+        match self.code {
+            NOT_FOUND => format!("executable file not found: {line}"),
+            NOT_EXECUTABLE => format!("permission denied: {line}"),
+            _ => line,
+        }
+    }
+
+    /// One line, whatever a guest or a path put into it.
+    pub(crate) fn line(&self) -> String {
+        self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+
     /// Adds what could not be released.
     pub(crate) fn with_left(mut self, left: &[Leftover]) -> Self {
         for leftover in left {
@@ -43,10 +76,8 @@ impl Failure {
 
     /// Prints the message and gives the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        // One line, whatever a guest or a path put into it.
-        let line: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         // Where even this cannot be printed, the exit code must do.
-        let _ = writeln!(std::io::stderr(), "vc: {line}");
+        let _ = writeln!(std::io::stderr(), "vc: {}", self.line());
         ExitCode::from(self.code)
     }
 }
@@ -63,7 +94,7 @@ impl From<OperationError> for Failure {
 }
 
 /// An error and its causes, joined by colons.
-struct Chain<'a>(&'a dyn Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

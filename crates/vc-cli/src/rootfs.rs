@@ -13,12 +13,11 @@ use crate::failure::Failure;
 /// Looks at the host and plans; changes nothing.
 pub(crate) fn storage(
     id: ContainerId,
-    options: &cli::Rootfs,
+    rootfs: Rootfs,
     spec: &Spec,
     shared_fs: bool,
     direct_volumes: &DirectVolumes,
 ) -> Result<ContainerStorage, Failure> {
-    let rootfs = rootfs(options, spec)?;
     let request =
         storage_request(id, rootfs, spec).map_err(|error| Failure::step("read the bundle", error))?;
     let around = Surroundings { direct_volumes: Some(direct_volumes), ..Surroundings::default() };
@@ -30,6 +29,11 @@ pub(crate) fn storage(
     })
 }
 
+/// Whether directories can be shared with a machine. Binding and serving them needs root; without it they are copied.
+pub(crate) fn can_share() -> bool {
+    rustix::process::geteuid().is_root() && vc_share::find_virtiofsd().is_ok()
+}
+
 fn policy(shared_fs: bool, spec: &Spec) -> Result<MountPolicy, Failure> {
     let annotations = spec.annotations().iter().flatten();
     let policy = MountPolicy::new(shared_fs);
@@ -38,7 +42,7 @@ fn policy(shared_fs: bool, spec: &Spec) -> Result<MountPolicy, Failure> {
 }
 
 /// The root that the command line names, or else the bundle's.
-fn rootfs(options: &cli::Rootfs, spec: &Spec) -> Result<Rootfs, Failure> {
+pub(crate) fn of_options(options: &cli::Rootfs, spec: &Spec) -> Result<Rootfs, Failure> {
     if !options.layers.is_empty() {
         let image = |path: &PathBuf| {
             let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -59,7 +63,11 @@ fn rootfs(options: &cli::Rootfs, spec: &Spec) -> Result<Rootfs, Failure> {
     }
     let bundle = options.bundle.as_deref().unwrap_or(Path::new("."));
     let root = spec.root().as_ref().map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
-    let root = bundle.join(root);
+    of_bundle(&bundle.join(root))
+}
+
+/// The root at this path of a bundle.
+pub(crate) fn of_bundle(root: &Path) -> Result<Rootfs, Failure> {
     let step = || format!("use the bundle's root file system {}", root.display());
-    rootfs_at(&root).map_err(|error| Failure::step(step(), error))
+    rootfs_at(root).map_err(|error| Failure::step(step(), error))
 }

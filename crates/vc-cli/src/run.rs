@@ -1,29 +1,24 @@
 //! `vc run`: one machine, one container, one command.
 
-mod signals;
-mod spec;
-mod stdio;
-mod terminal;
+pub(crate) mod spec;
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 use vc_agent::Signal;
 use vc_agent::client::Connector;
-use vc_container::{Container, ContainerSpec, Sandbox, SandboxSpec};
-use vc_hypervisor::MachineSpec;
-use vc_qemu::{Qemu, QemuConfig};
+use vc_container::{Container, ContainerSpec, Sandbox};
 use vc_storage::DirectVolumes;
 use vc_types::{ContainerId, HostPath, SandboxId};
 
-use crate::cli::{Machine, Run};
+use crate::cli::Run;
 use crate::failure::Failure;
-use crate::guest_image::GuestImage;
+use crate::machine::MachinePlan;
 use crate::rootfs;
-use signals::{Received, Signals};
+use crate::signals::{Received, Signals};
+use crate::stdio::Streams;
+use crate::terminal::{self, RawMode};
 pub(crate) use spec::load as load_bundle;
-use stdio::Streams;
-use terminal::RawMode;
 
 /// Runs the command; returns its exit code.
 pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
@@ -32,15 +27,13 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let terminal = oci.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     let name = random_name()?;
     let id: ContainerId = name.as_str().parse().expect("both kinds of id have the same rules");
-    // Binding and serving directories needs root; without it they are copied.
-    let shared_fs = rustix::process::geteuid().is_root() && vc_share::find_virtiofsd().is_ok();
-    let storage = rootfs::storage(id.clone(), &options.rootfs, &oci, shared_fs, &DirectVolumes::default())?;
-    let spec = sandbox_spec(&options.machine, &name)?;
-    let qemu = Qemu::new(QemuConfig {
-        program: options.machine.qemu.clone(),
-        vsock_program: options.machine.vsock_program.clone(),
-        ..QemuConfig::default()
-    });
+    let root = rootfs::of_options(&options.rootfs, &oci)?;
+    let storage = rootfs::storage(id.clone(), root, &oci, rootfs::can_share(), &DirectVolumes::default())?;
+    let machine = MachinePlan::from_options(&options.machine)?;
+    let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
+    let qemu = machine.hypervisor();
+    let streams = Streams::own(terminal, options.interactive);
+    let streams = streams.map_err(|error| Failure::step("use the standard streams", error))?;
     let connector = Connector::default();
     let sandbox = tokio::select! {
         sandbox = Sandbox::create(&qemu, &connector, spec) => sandbox?,
@@ -48,7 +41,6 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
     let container = ContainerSpec { oci, storage };
-    let streams = Streams { terminal, interactive: options.interactive };
     let result = in_sandbox(&sandbox, id, container, streams, &mut signals).await;
     let stopped = sandbox.stop().await;
     match (result, stopped) {
@@ -73,11 +65,12 @@ async fn in_sandbox(
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
     // Without input nobody would read the keys, not even Ctrl-C.
-    let raw = if streams.terminal && streams.interactive { RawMode::enter() } else { None };
-    let mut output = streams.connect(&container);
+    let terminal = streams.terminal;
+    let raw = if terminal && streams.input.is_some() { RawMode::enter() } else { None };
+    let mut output = streams.connect(&container.init());
     let ended = async {
         container.start().await?;
-        if streams.terminal {
+        if terminal {
             terminal::pass_size(container.clone()).await;
         }
         // The agent may forget the output once it has told how the command ended.
@@ -114,15 +107,6 @@ async fn pass_on(container: Container, signal: Signal) {
     if let Err(error) = container.signal(signal).await {
         tracing::warn!(?signal, cause = %error.cause, "the signal was not passed on");
     }
-}
-
-fn sandbox_spec(options: &Machine, name: &SandboxId) -> Result<SandboxSpec, Failure> {
-    let image = GuestImage::locate(options)?;
-    let mut machine = MachineSpec::new(name.clone(), image.kernel, image.initrd, runtime_dir(name)?);
-    machine.vcpus = options.cpus;
-    machine.memory = options.memory;
-    machine.accelerator = options.accel;
-    Ok(SandboxSpec { hostname: "vc".into(), ..SandboxSpec::new(machine) })
 }
 
 /// Where the machine's sockets go: the user's runtime directory, or the system's one for temporary files.

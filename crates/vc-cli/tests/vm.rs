@@ -1,4 +1,4 @@
-//! `vc run` with a real QEMU, a real guest and real EROFS layers.
+//! `vc` with a real QEMU, a real guest and real EROFS layers.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
 #[path = "vm/bad_input.rs"]
@@ -7,6 +7,10 @@ mod bad_input;
 mod death;
 #[path = "vm/kvm.rs"]
 mod kvm;
+#[path = "vm/oci.rs"]
+mod oci;
+#[path = "vm/oci_table.rs"]
+mod oci_table;
 #[path = "vm/output.rs"]
 mod output;
 #[path = "vm/rootfs.rs"]

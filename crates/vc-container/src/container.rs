@@ -89,6 +89,20 @@ impl Container {
         Process::new(ProcessRef::init(&self.id), self.sandbox.clone(), Arc::default())
     }
 
+    /// A process that was executed in it and is not forgotten, by its name: for whoever recovered the sandbox.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn process(&self, exec: ExecId) -> Result<Process, OperationError> {
+        let process = ProcessRef { container: self.id.clone(), exec: Some(exec) };
+        let known = Arc::new(());
+        let handle = Arc::downgrade(&known);
+        let step = Step::CheckState(self.id.clone());
+        let held = process.clone();
+        self.sandbox.ask(step, |reply| Request::Hold { process: held, handle, reply }).await?;
+        Ok(Process::new(process, self.sandbox.clone(), known))
+    }
+
     /// Lets its process run.
     ///
     /// # Errors

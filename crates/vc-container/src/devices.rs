@@ -3,12 +3,13 @@
 //! The registry decides, this module makes it wait: for a device that is on its way in or out for another
 //! container. It is the one thing that child tasks share; no lock is held across a wait.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use vc_device::{
-    AttachError, Attached, DetachStep, Detached, DeviceRequest, DeviceState, GuestLocation, Handle, Lifetime,
-    Registry, ReportError,
+    AttachError, Attached, DetachStep, Detached, DeviceRequest, DeviceSource, DeviceState, GuestLocation,
+    Handle, Lifetime, Registry, ReportError,
 };
 use vc_hypervisor::{Machine, UnplugError};
 use vc_types::{ContainerId, Deadline, DeviceId};
@@ -42,6 +43,43 @@ impl DeviceUse {
 }
 
 impl Devices {
+    /// Takes up what was recorded.
+    pub(crate) fn new(registry: Registry) -> Self {
+        Self { registry: Mutex::new(registry), changed: Notify::new() }
+    }
+
+    /// The registry as it is now.
+    pub(crate) fn snapshot(&self) -> Registry {
+        self.registry().clone()
+    }
+
+    /// The uses of a container, for whoever lost them with the owner before.
+    pub(crate) fn handles(&self, container: &ContainerId) -> Vec<Handle> {
+        self.registry().handles(container)
+    }
+
+    /// Whether a container uses the device.
+    pub(crate) fn is_used(&self, device: &DeviceId) -> bool {
+        self.registry().uses(device).next().is_some()
+    }
+
+    /// Forgets a device, and its uses, that the machine does not have.
+    pub(crate) fn forget(&self, device: &DeviceId) {
+        self.change(|registry| forget(registry, device));
+    }
+
+    /// Forgets what should be plugged and is not among the `plugged`.
+    pub(crate) fn forget_all_but(&self, plugged: &BTreeSet<DeviceId>) {
+        self.change(|registry| {
+            let is_gone = |device: &&DeviceId| {
+                let source = registry.source(device);
+                source.is_some_and(DeviceSource::is_plugged) && !plugged.contains(*device)
+            };
+            let gone: Vec<_> = registry.devices().filter(is_gone).cloned().collect();
+            gone.iter().for_each(|device| forget(registry, device));
+        });
+    }
+
     /// Attaches what `request` asks for; waits while it is being plugged or unplugged for somebody else.
     pub(crate) async fn attach(
         &self,
@@ -132,5 +170,22 @@ impl Devices {
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().expect("nothing panics while it holds the registry")
+    }
+}
+
+fn forget(registry: &mut Registry, device: &DeviceId) {
+    let users: Vec<_> = registry.uses(device).map(|used| used.container.clone()).collect();
+    for handle in users.iter().flat_map(|user| registry.handles(user)).collect::<Vec<_>>() {
+        // One who uses it twice is listed twice.
+        if handle.device() == device
+            && let Err(error) = registry.detach(handle).map(drop)
+        {
+            tracing::trace!(%error, "detached before");
+        }
+    }
+    // It is being unplugged by now if its last use was of a container; else that begins here.
+    let _ = registry.unplug(device);
+    if let Err(error) = registry.unplugged(device) {
+        tracing::debug!(%error, "a device is forgotten already");
     }
 }

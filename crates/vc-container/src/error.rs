@@ -15,6 +15,7 @@ use crate::guest_spec::SpecError;
 use crate::sizing::SizeError;
 use crate::state::{Refused, State};
 use crate::storage::CopyFailed;
+use crate::store::StoreError;
 
 /// A step of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub enum Step {
     Process(Call, ProcessRef),
     /// Give the machine the size that its containers need together.
     ResizeMachine,
+    /// Write the sandbox's record.
+    Record,
     /// Ask the hypervisor about the machine.
     InspectMachine,
     /// Check that the operation is for the container's state.
@@ -120,6 +123,7 @@ impl fmt::Display for Step {
                 other => write!(f, "serve process {process} ({other})"),
             },
             Self::ResizeMachine => f.write_str("give the machine the size that its containers need"),
+            Self::Record => f.write_str("write the sandbox's record"),
             Self::InspectMachine => f.write_str("ask what the machine uses"),
             Self::CheckState(id) => write!(f, "do this to container {id} now"),
         }
@@ -133,6 +137,9 @@ pub enum Cause {
     /// The host refused.
     #[error("the host refused")]
     Host(#[from] std::io::Error),
+    /// The record was not kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The machine was not launched.
     #[error(transparent)]
     Launch(#[from] LaunchError),

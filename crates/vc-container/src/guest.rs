@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use vc_agent::{Agent, AgentError};
 use vc_hypervisor::Machine;
+use vc_types::ContainerId;
 
 use crate::devices::Devices;
 use crate::error::Cause;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::record::{ContainerRecord, SandboxRecord};
 use crate::sizing::Sizing;
 use crate::storage::Shares;
 use crate::timing::Timing;
@@ -24,6 +27,7 @@ pub(crate) struct Guest<M, A> {
     pub(crate) shares: Arc<Shares>,
     pub(crate) sizing: Arc<Sizing>,
     pub(crate) metrics: Metrics,
+    pub(crate) ledger: Ledger,
     pub(crate) timing: Timing,
     /// Whether containers share one pid namespace.
     pub(crate) shared_pid_namespace: bool,
@@ -38,6 +42,7 @@ impl<M, A> Clone for Guest<M, A> {
             shares: self.shares.clone(),
             sizing: self.sizing.clone(),
             metrics: self.metrics.clone(),
+            ledger: self.ledger.clone(),
             timing: self.timing,
             shared_pid_namespace: self.shared_pid_namespace,
         }
@@ -45,6 +50,38 @@ impl<M, A> Clone for Guest<M, A> {
 }
 
 impl<M: Machine, A: Agent> Guest<M, A> {
+    /// Writes a change down, with the devices as they are now.
+    pub(crate) async fn note(&self, change: impl FnOnce(&mut SandboxRecord) + Send) -> Result<(), Cause> {
+        self.ledger
+            .write(|record| {
+                record.devices = self.devices.snapshot();
+                record.handle = Some(self.machine.handle());
+                change(record);
+            })
+            .await
+    }
+
+    /// Writes a change of one container down, if it is known.
+    pub(crate) async fn note_container(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut ContainerRecord) + Send,
+    ) -> Result<(), Cause> {
+        self.note(|record| {
+            if let Some(known) = record.container(id) {
+                change(known);
+            }
+        })
+        .await
+    }
+
+    /// As [`Guest::note_container`], when the change is the past and cannot be refused any more.
+    pub(crate) async fn note_past(&self, id: &ContainerId, change: impl FnOnce(&mut ContainerRecord) + Send) {
+        if let Err(cause) = self.note_container(id, change).await {
+            tracing::error!(container = %id, %cause, "the record is behind");
+        }
+    }
+
     /// Waits for the agent's answer or the end of the machine, which is the better answer when the
     /// connection broke.
     pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<T, AgentError>>) -> Result<T, Cause> {

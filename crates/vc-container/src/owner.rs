@@ -32,8 +32,7 @@ use crate::state::Ask;
 use crate::status::{ContainerStatus, SandboxStatus};
 
 use ghost::Ghost;
-use record::Record;
-
+pub(crate) use record::Record;
 pub(crate) use request::{Reply, Request};
 
 /// What a child task has the owner do when it has ended.
@@ -60,12 +59,14 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     pub(crate) fn new(
         guest: Guest<M, A>,
         dir: RuntimeDir,
+        containers: BTreeMap<ContainerId, Record>,
         publisher: channel::Sender<SandboxStatus>,
     ) -> Self {
         Self {
             guest,
-            containers: BTreeMap::new(),
+            containers,
             work: JoinSet::new(),
+            // Those of recovered processes are 0.
             generation: 0,
             stopping: None,
             stopped: false,
@@ -86,6 +87,12 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             tokio::select! {
                 request = requests.recv() => match request {
                     None => break,
+                    Some(Request::Leave { reply }) if self.guest.ledger.is_kept() => {
+                        self.leave().await;
+                        drop(reply);
+                        return;
+                    }
+                    Some(Request::Leave { .. }) => break,
                     Some(request) => self.take(request),
                 },
                 Some(done) = self.work.join_next() => {
@@ -108,6 +115,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             Request::Create { id, spec, reply } => self.create(id, *spec, reply),
             Request::Start { id, reply } => self.start(id, reply),
             Request::Exec { request, handle, reply } => self.exec(*request, handle, reply),
+            Request::Hold { process, handle, reply } => self.hold(&process, handle, reply),
             Request::Wait { process, reply } => self.wait(process, reply),
             Request::Pause { id, reply } => self.pause(id, reply),
             Request::Resume { id, reply } => self.resume(id, reply),
@@ -164,7 +172,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         record
     }
 
-    fn publish(&self) {
+    pub(crate) fn publish(&self) {
         let status = |record: &Record| ContainerStatus {
             state: record.state,
             exit: record.init.exit(),

@@ -20,6 +20,16 @@ impl RuntimeDir {
         Ok(Self { path: path.clone(), removed: false })
     }
 
+    /// Takes over a directory that another process created.
+    pub(crate) fn adopt(path: &HostPath) -> Self {
+        Self { path: path.clone(), removed: false }
+    }
+
+    /// Leaves it as it is when this value is dropped.
+    pub(crate) fn let_go(mut self) {
+        self.removed = true;
+    }
+
     pub(crate) fn path(&self) -> &HostPath {
         &self.path
     }

@@ -5,20 +5,23 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
-use vc_agent::{Call, Connect, CreateSandbox, Guest as _};
+use vc_agent::{Agent, Call, Connect, CreateSandbox, Guest as _};
 use vc_hypervisor::{Hypervisor, Machine, MachineExit, MachineSpec, Statistics};
-use vc_types::{ContainerId, Deadline};
+use vc_types::{ContainerId, Deadline, HostPath, SandboxId};
 
 use crate::container::{Container, ContainerSpec};
 use crate::devices::Devices;
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
+use crate::ledger::Ledger;
 use crate::metrics::{Metrics, StepMetrics};
-use crate::owner::{Owner, Request};
+use crate::owner::{Owner, Record, Request};
+use crate::record::{MachineRecord, SandboxRecord};
 use crate::runtime_dir::RuntimeDir;
 use crate::sizing::Sizing;
 use crate::status::SandboxStatus;
 use crate::storage::Shares;
+use crate::store::{Store, StoreError};
 use crate::timing::Timing;
 
 /// How many requests may wait for the owner; it never works on one, so this is never long.
@@ -35,13 +38,17 @@ pub struct SandboxSpec {
     pub timing: Timing,
     /// Whether its containers see each other's processes.
     pub shared_pid_namespace: bool,
+    /// Where its record is kept, so that [`Sandbox::recover`] can go on when its owner dies; the machine
+    /// then outlives its owner. The directory must not exist yet, its parent must; the sandbox makes and
+    /// removes it. None if the machine is to die with its owner.
+    pub state_dir: Option<HostPath>,
 }
 
 impl SandboxSpec {
     /// A sandbox with this machine, whose host name is its id. Every field may be changed.
     pub fn new(machine: MachineSpec) -> Self {
         let hostname = machine.id.to_string();
-        Self { machine, hostname, timing: Timing::default(), shared_pid_namespace: false }
+        Self { machine, hostname, timing: Timing::default(), shared_pid_namespace: false, state_dir: None }
     }
 }
 
@@ -75,6 +82,29 @@ impl Sandbox {
         H: Hypervisor,
         C: Connect,
     {
+        let mut spec = spec;
+        spec.machine.outlives_owner |= spec.state_dir.is_some();
+        let ledger = open_ledger(&spec).map_err(|error| OperationError::new(Step::Record, error))?;
+        let mut unfinished = Unfinished(Some(ledger.clone()));
+        let created = Self::create_recorded(hypervisor, connector, &spec, ledger).await;
+        // As long as something is left, the record says so.
+        if created.as_ref().is_err_and(|error| error.left.is_empty()) {
+            return created;
+        }
+        unfinished.0 = None;
+        created
+    }
+
+    async fn create_recorded<H, C>(
+        hypervisor: &H,
+        connector: &C,
+        spec: &SandboxSpec,
+        ledger: Ledger,
+    ) -> Result<Self, OperationError>
+    where
+        H: Hypervisor,
+        C: Connect,
+    {
         let dir = spec.machine.runtime_dir.clone();
         let dir = RuntimeDir::create(&dir)
             .map_err(|error| OperationError::new(Step::MakeRuntimeDir(dir), error))?;
@@ -83,29 +113,42 @@ impl Sandbox {
         let span = tracing::info_span!("launch", sandbox = %spec.machine.id);
         let launched = metrics.step("launch", span, launch).await;
         let machine = launched.map_err(|error| OperationError::new(Step::Launch, error))?;
-        match prepare_guest(&machine, connector, &spec, &metrics).await {
+        match prepare_guest(&machine, connector, spec, &metrics, &ledger).await {
             Ok(agent) => {
-                let (requests, receiver) = mpsc::channel(QUEUE);
-                let (publisher, status) = watch::channel(SandboxStatus::default());
                 let guest = Guest {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::default()),
                     shares: Arc::new(Shares::new(spec.machine.runtime_dir.clone())),
                     sizing: Arc::new(Sizing::new(&spec.machine)),
-                    metrics: metrics.clone(),
+                    metrics,
+                    ledger,
                     timing: spec.timing,
                     shared_pid_namespace: spec.shared_pid_namespace,
                 };
-                let span = tracing::info_span!("sandbox", id = %spec.machine.id);
-                tokio::spawn(Owner::new(guest, dir, publisher).run(receiver).instrument(span));
-                Ok(Self { requests, status, metrics })
+                Ok(Self::of(guest, dir, BTreeMap::new(), &spec.machine.id))
             }
             Err(mut error) => {
                 error.left = end(&machine, dir, &spec.timing).await;
                 Err(error)
             }
         }
+    }
+
+    /// The sandbox of a machine and guest that are ready, and its owner.
+    pub(crate) fn of<M: Machine, A: Agent>(
+        guest: Guest<M, A>,
+        dir: RuntimeDir,
+        containers: BTreeMap<ContainerId, Record>,
+        id: &SandboxId,
+    ) -> Self {
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        let (publisher, status) = watch::channel(SandboxStatus::default());
+        let metrics = guest.metrics.clone();
+        let owner = Owner::new(guest, dir, containers, publisher);
+        owner.publish();
+        tokio::spawn(owner.run(receiver).instrument(tracing::info_span!("sandbox", %id)));
+        Self { requests, status, metrics }
     }
 
     /// Creates a container; its process waits for [`Container::start`].
@@ -179,6 +222,17 @@ impl Sandbox {
         }
     }
 
+    /// Gives the sandbox up without ending anything, for another process to [recover](Self::recover) it: all
+    /// handles are useless then. Only for one with a state directory; any other is ended, as if its last handle
+    /// were dropped. What is under way is abandoned.
+    pub async fn leave(&self) {
+        let (reply, left) = oneshot::channel();
+        if self.requests.send(Request::Leave { reply }).await.is_ok() {
+            // Without an answer the owner is gone, which is what was wanted.
+            let _ = left.await;
+        }
+    }
+
     /// Ends the machine at once, whatever its guest is doing. [`Sandbox::stop`] is still to be called.
     pub async fn kill_machine(&self) {
         let (reply, killed) = oneshot::channel();
@@ -206,7 +260,11 @@ async fn prepare_guest<M: Machine, C: Connect>(
     connector: &C,
     spec: &SandboxSpec,
     metrics: &Metrics,
+    ledger: &Ledger,
 ) -> Result<C::Agent, OperationError> {
+    let unrecorded = |cause| OperationError::new(Step::Record, cause);
+    let launched = ledger.write(|record| record.handle = Some(machine.handle()));
+    launched.await.map_err(unrecorded)?;
     let died = |step, exit| OperationError::new(step, Cause::MachineGone(exit));
     let connect = connector.connect(machine.agent_address(), Deadline::after(spec.timing.boot));
     let agent = tokio::select! {
@@ -231,7 +289,37 @@ async fn prepare_guest<M: Machine, C: Connect>(
         prepared = metrics.step("prepare guest", tracing::info_span!("prepare guest"), prepare) => prepared,
     };
     prepared.map_err(|error| OperationError::new(step, error))?;
+    ledger.write(|record| record.prepared = true).await.map_err(unrecorded)?;
     Ok(agent)
+}
+
+/// The record of a sandbox that has come to nothing when this value is dropped.
+struct Unfinished(Option<Ledger>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(ledger) = &self.0
+            && let Err(error) = ledger.remove()
+        {
+            tracing::warn!(%error, "the record of a sandbox that was not made stays");
+        }
+    }
+}
+
+/// The record of a sandbox that is about to be made; nothing is recorded without a place for it.
+fn open_ledger(spec: &SandboxSpec) -> Result<Ledger, StoreError> {
+    let Some(dir) = &spec.state_dir else { return Ok(Ledger::default()) };
+    let machine = MachineRecord::from(&spec.machine);
+    let record = SandboxRecord::new(machine, spec.hostname.clone(), spec.shared_pid_namespace);
+    let store = Store::create(dir)?;
+    match store.write(&record) {
+        Ok(()) => Ok(Ledger::new(store, record)),
+        Err(error) => {
+            // The first error counts; what is left is an empty directory.
+            let _ = store.remove();
+            Err(error)
+        }
+    }
 }
 
 /// Ends the machine by force and removes the directory; what fails is told.

@@ -7,6 +7,10 @@ mod bench;
 mod faults;
 #[path = "life/ghosts.rs"]
 mod ghosts;
+#[path = "life/model.rs"]
+mod model;
+#[path = "life/recovery.rs"]
+mod recovery;
 #[path = "life/rules.rs"]
 mod rules;
 #[path = "life/surface.rs"]

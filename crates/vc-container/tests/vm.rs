@@ -3,18 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Spec, SpecBuilder};
 use vc_agent::conformance::{self, Fixture, Workload};
 use vc_agent::{Connector, CreateContainer, CreateSandbox, ExitStatus, Signal};
 use vc_container::{
-    Cause, Container, ContainerSpec, ContainerStorage, Sandbox, SandboxSpec, State, Stream, Timing,
-    guest_spec,
+    Cause, Container, ContainerSpec, ContainerStorage, GuestFeatures, Sandbox, SandboxSpec, State, Stream,
+    Timing, guest_spec,
 };
 use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
 use vc_storage::{DiskPlug, Layer};
-use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, HostPath};
 
 struct Bench {
@@ -53,16 +52,6 @@ impl Bench {
         let storage = ContainerStorage::of_layers(id.parse().unwrap(), layers, &oci).unwrap();
         ContainerSpec { oci, storage }
     }
-}
-
-fn shell(script: &str) -> Spec {
-    let mut spec = SpecBuilder::default().build().unwrap();
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
-    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
-    process.set_terminal(None);
-    spec.set_process(Some(process));
-    spec
 }
 
 async fn output(container: &Container) -> String {
@@ -172,27 +161,10 @@ impl Fixture for RealFixture {
         let mut process = spec.process().clone().unwrap();
         process.set_args(Some(workload.args().iter().map(|&arg| arg.to_owned()).collect()));
         spec.set_process(Some(process));
-        let spec = guest_spec(spec, &plan.rootfs).unwrap();
+        let spec = guest_spec(spec, &plan.rootfs, GuestFeatures::default()).unwrap();
         CreateContainer { storages: plan.resolve(&[plug]).unwrap(), ..CreateContainer::new(id.clone(), spec) }
     }
 }
-
-/// What the agent of the guest does not do yet.
-const NOT_YET: [&str; 13] = [
-    "containers::an_unknown_container_is_told",
-    "containers::a_paused_container_does_nothing",
-    "containers::a_paused_container_can_be_removed",
-    "containers::limits_can_be_changed",
-    "containers::figures_tell_what_is_used",
-    "exec::another_process_runs_beside_the_first",
-    "exec::a_bad_command_is_told_and_leaves_nothing",
-    "exec::a_process_needs_a_running_container",
-    "exec::a_name_is_free_once_its_process_was_waited_for",
-    "exec::signals_reach_whom_they_are_for",
-    "exec::no_process_outlives_its_container",
-    "exec::twenty_processes_at_once_lose_no_byte",
-    "exec::a_terminal_has_the_size_it_was_told",
-];
 
 #[tokio::test]
 async fn the_agent_of_the_guest_meets_its_obligations() {
@@ -209,12 +181,12 @@ async fn the_agent_of_the_guest_meets_its_obligations() {
     let disk = machine.plug(&disk.into(), deadline()).await.unwrap();
     let mut met = Vec::new();
     let fixture = RealFixture { layer, disk };
-    conformance::all_but(&NOT_YET, &agent, &fixture, |name| {
+    conformance::all(&agent, &fixture, |name| {
         println!("{name}");
         met.push(name);
     })
     .await;
-    assert_eq!(met.len() + NOT_YET.len(), conformance::COUNT, "{met:?}");
+    assert_eq!(met.len(), conformance::COUNT, "{met:?}");
     // The last obligation ends the sandbox, and the guest powers off.
     machine.exited().await;
     machine.stop(deadline()).await.unwrap();

@@ -8,19 +8,23 @@ mod guest;
 mod server;
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use guest::{Guest, deadline, id};
 use server::Server;
-use vc_agent::{Storage, StorageDriver};
+use vc_agent::{Storage, StorageDriver, Streams, Volumes};
 use vc_device::{
     Access, BlockBackend, BlockSpec, DeviceSpec, GuestLocation, PartitionImage, PartitionedSpec,
-    PmemFrontend, PmemSpec, QueueSize, VfioFunction, VfioHandle, VfioPciSpec, VhostUserBlkSpec,
-    VhostUserFsSpec,
+    PmemFrontend, PmemSpec, QueueSize, SerialPortBackend, SerialPortSpec, VfioFunction, VfioHandle,
+    VfioPciSpec, VhostUserBlkSpec, VhostUserFsSpec,
 };
 use vc_hypervisor::{Hotplug, Machine, PlugError, UnplugError};
+use vc_tests::shell;
 use vc_types::{Deadline, HostPath, MiB};
 
 fn open(path: &Path) -> (Arc<File>, HostPath) {
@@ -131,7 +135,11 @@ async fn r7_what_other_processes_serve_is_used_and_unplugged() {
         VhostUserFsSpec { id: id("share"), socket: server.socket(), tag: "tag".parse().unwrap(), queue_size };
     guest.plug(&spec.into()).await;
     let layer = Storage::new(StorageDriver::VirtioFs, "tag", "virtiofs", guest.mount_point("share"));
-    guest.assert_reads("shared", layer).await;
+    let reader = guest.begin("shared", vec![layer], shell("read line; cat /seen")).await;
+    // What the host has removed is noticed; what is there stays in use.
+    guest.agent().remove_stale_shares(deadline()).await.unwrap();
+    guest.agent().write_stdin(&reader, b"\n").await.unwrap();
+    assert_eq!(guest.finish(&reader).await, "shared\n");
     guest.unplug("share").await;
     guest.end().await;
 }
@@ -187,6 +195,38 @@ async fn r7_an_interface_on_a_tap_comes_up_and_goes() {
     guest.unplug("eth").await;
     let left = format!("grep -l {address} /sys/class/net/*/address");
     assert_eq!(guest.run("gone", Vec::new(), &left).await, "", "the guest has let go");
+    guest.end().await;
+}
+
+/// Character devices, as far as QEMU passes them on: bytes of a socket, and of a terminal of the host.
+#[tokio::test]
+async fn serial_ports_pass_bytes_both_ways_and_are_unplugged() {
+    let Some(guest) = Guest::start(|_| {}).await else { return };
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let port = |name: &str, backend| SerialPortSpec { id: id(name), name: name.parse().unwrap(), backend };
+    let file = |fd: OwnedFd| Arc::new(File::from(fd));
+    for (name, host, backend) in [
+        ("socket", File::from(OwnedFd::from(ours)), SerialPortBackend::Socket(file(theirs.into()))),
+        ("device", File::from(terminal.master), SerialPortBackend::Device(file(terminal.slave))),
+    ] {
+        let location = guest.plug(&port(name, backend).into()).await;
+        assert!(matches!(location, GuestLocation::Pci(_)), "{location}");
+        let numbers = guest.serial_port(name).await;
+        let echo = "read line < /dev/port; echo \"guest got $line\" > /dev/port; echo \"$line\"";
+        let talk = tokio::task::spawn_blocking(move || {
+            (&host).write_all(b"hello\n").unwrap();
+            let mut line = String::new();
+            BufReader::new(&host).read_line(&mut line).unwrap();
+            line
+        });
+        assert_eq!(guest.run_with_device(name, numbers, echo).await, "hello\n");
+        let answer = tokio::time::timeout(deadline().remaining(), talk).await.unwrap().unwrap();
+        assert_eq!(answer, "guest got hello\n");
+        guest.unplug(name).await;
+        let left = guest.run("gone", Vec::new(), "ls /sys/class/virtio-ports").await;
+        assert_eq!(left, "", "the guest has let go");
+    }
     guest.end().await;
 }
 

@@ -5,14 +5,18 @@ use std::num::NonZeroU8;
 use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::{Spec, SpecBuilder};
-use vc_agent::{Agent, Connector, CreateContainer, CreateSandbox, ExitStatus, KernelModule, ProcessRef};
-use vc_container::{ContainerSpec, ContainerStorage, Sandbox, SandboxSpec, Stream, Timing, guest_spec};
+use oci_spec::runtime::Spec;
+use vc_agent::{
+    Agent, Connector, CreateContainer, CreateSandbox, ExitStatus, KernelModule, Online, ProcessRef, System,
+};
+use vc_container::{
+    ContainerSpec, ContainerStorage, GuestFeatures, Sandbox, SandboxSpec, Stream, Timing, guest_spec,
+};
 use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec, MemoryGrowth, Resize, ResizeError};
 use vc_qemu::{Qemu, QemuConfig, QemuMachine, User};
 use vc_storage::{DiskPlug, Layer};
-use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, HostPath, MiB};
 
 fn soon() -> Deadline {
@@ -24,14 +28,9 @@ fn spec(image: &GuestImage, dir: &Path) -> MachineSpec {
     MachineSpec::new("box".parse().unwrap(), path(&image.kernel), path(&image.initrd), path(dir))
 }
 
-fn shell(script: &str) -> Spec {
-    let mut spec = SpecBuilder::default().build().unwrap();
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
-    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
-    process.set_terminal(None);
-    spec.set_process(Some(process));
-    // vCPUs are taken into use by writing to sysfs.
+/// vCPUs are taken into use by writing to sysfs.
+fn shell_with_sysfs(script: &str) -> Spec {
+    let mut spec = shell(script);
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for mount in mounts.iter_mut().filter(|mount| mount.destination() == Path::new("/sys")) {
         mount.set_options(Some(vec!["nosuid".into(), "noexec".into(), "nodev".into()]));
@@ -63,9 +62,10 @@ impl<'a, A: Agent> Guest<'a, A> {
         let id: ContainerId = name.parse().unwrap();
         let plan = ContainerStorage::of_layers(id.clone(), [self.layer.name()], &shell(script)).unwrap().plan;
         let plug = DiskPlug { id: "disk0".parse().unwrap(), location: self.disk.clone() };
+        let spec = guest_spec(shell_with_sysfs(script), &plan.rootfs, GuestFeatures::default()).unwrap();
         let container = CreateContainer {
             storages: plan.resolve(&[plug]).unwrap(),
-            ..CreateContainer::new(id.clone(), guest_spec(shell(script), &plan.rootfs).unwrap())
+            ..CreateContainer::new(id.clone(), spec)
         };
         self.agent.create_container(&container, soon()).await.unwrap();
         self.agent.start_container(&id, soon()).await.unwrap();
@@ -113,9 +113,8 @@ async fn plugged_vcpus_and_dimms_are_used_by_the_guest() {
     let at_start = guest.memory("before").await;
 
     assert_eq!(machine.resize_vcpus(spec.max_vcpus, soon()).await.unwrap(), spec.max_vcpus);
-    let online =
-        "echo 1 > /sys/devices/system/cpu/cpu1/online; read n < /sys/devices/system/cpu/online; echo $n";
-    assert_eq!(guest.run("cpus", online).await, "0-1");
+    agent.online(Online { cpus: 1, memory: false, wait: true }, soon()).await.unwrap();
+    assert_eq!(guest.run("cpus", "cat /sys/devices/system/cpu/online").await, "0-1");
     let threads = machine.statistics(soon()).await.unwrap().vcpus;
     assert!(threads.len() == 2 && threads[0].thread != threads[1].thread, "{threads:?}");
     match machine.resize_vcpus(NonZeroU8::MIN, soon()).await {
@@ -132,6 +131,21 @@ async fn plugged_vcpus_and_dimms_are_used_by_the_guest() {
     assert_eq!(machine.resize_memory(mib(256), soon()).await.unwrap(), mib(256), "the guest gives it back");
     let shrunk = guest.memory("shrunk").await;
     assert!(shrunk <= at_start + 5, "{at_start} and then {shrunk} MiB");
+
+    // A kernel that takes no memory by itself has to be told.
+    guest.run("hold", "echo offline > /sys/devices/system/memory/auto_online_blocks").await;
+    assert_eq!(machine.resize_memory(mib(512), soon()).await.unwrap(), mib(512));
+    assert!(guest.memory("held").await <= at_start + 5);
+    let grown = async {
+        for round in 0.. {
+            agent.online(Online { cpus: 0, memory: true, wait: true }, soon()).await.unwrap();
+            // It notices a DIMM some time after QEMU has plugged it.
+            if guest.memory(&format!("told{round}")).await >= at_start + 250 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(soon().remaining(), grown).await.unwrap();
     machine.stop(soon()).await.unwrap();
     leftovers.assert_none();
 }

@@ -7,18 +7,18 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::{LinuxDeviceCgroupBuilder, LinuxResourcesBuilder, MountBuilder, Spec, SpecBuilder};
+use oci_spec::runtime::{LinuxDeviceCgroupBuilder, LinuxResourcesBuilder, MountBuilder, Spec};
 use vc_agent::{
     Connect, Connector, Containers, CreateContainer, CreateSandbox, ExitStatus, Guest, ProcessRef,
 };
 use vc_agent::{Processes, Streams};
-use vc_container::{ContainerStorage, guest_spec};
+use vc_container::{ContainerStorage, GuestFeatures, guest_spec};
 use vc_device::{Access, BlockSpec, VfioFunction, VfioHandle, VfioPciSpec};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec, PlugError};
 use vc_qemu::{Qemu, QemuMachine};
 use vc_storage::{DiskPlug, Layer};
 use vc_tests::vfio::PciFunction;
-use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, DeviceId, HostPath};
 
 fn deadline() -> Deadline {
@@ -62,8 +62,8 @@ impl Bench {
         let (image, name) = (self.layer.image().clone(), self.layer.name().clone());
         let block = BlockSpec::new(disk.clone(), image, name, Access::ReadOnly);
         let location = self.machine.plug(&block.into(), deadline()).await.unwrap();
-        let mut request =
-            CreateContainer::new(id.clone(), reader(guest_spec(shell(READ), &plan.rootfs).unwrap()));
+        let spec = guest_spec(shell(READ), &plan.rootfs, GuestFeatures::default()).unwrap();
+        let mut request = CreateContainer::new(id.clone(), reader(spec));
         request.storages = plan.resolve(&[DiskPlug { id: disk.clone(), location }]).unwrap();
         agent.create_container(&request, deadline()).await.unwrap();
         agent.start_container(&id, deadline()).await.unwrap();
@@ -85,16 +85,6 @@ impl Bench {
         self.machine.stop(deadline()).await.unwrap();
         self.leftovers.assert_none();
     }
-}
-
-fn shell(script: &str) -> Spec {
-    let mut spec = SpecBuilder::default().build().unwrap();
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
-    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
-    process.set_terminal(None);
-    spec.set_process(Some(process));
-    spec
 }
 
 /// A container that sees the guest's devices, which are the machine's own.

@@ -36,10 +36,11 @@ pub use request::{
 pub use spec::{
     Access, AioBackend, ApQueue, BlockBackend, BlockSize, BlockSpec, CharacterSpec, DeviceSpec, FsTag,
     HostCache, ImageFormat, InvalidApQueue, InvalidBlockSize, InvalidFsTag, InvalidGuestCid, InvalidMdev,
-    InvalidNetwork, InvalidPartitions, InvalidPmem, InvalidQueueSize, InvalidSerial, IoPolicy, MdevId,
-    NativeNeedsDirect, NetworkBackend, NetworkSpec, PFN_SIGNATURE_OFFSET, PartitionImage, PartitionedSpec,
-    PmemFrontend, PmemSpec, QueueSize, Serial, TapQueue, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec,
-    VhostUserBlkSpec, VhostUserFsSpec, VsockBackend, VsockSpec, has_pfn_signature,
+    InvalidNetwork, InvalidPartitions, InvalidPmem, InvalidPortName, InvalidQueueSize, InvalidSerial,
+    IoPolicy, MdevId, NativeNeedsDirect, NetworkBackend, NetworkSpec, PFN_SIGNATURE_OFFSET, PartitionImage,
+    PartitionedSpec, PmemFrontend, PmemSpec, PortName, QueueSize, Serial, SerialPortBackend, SerialPortSpec,
+    TapQueue, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec, VhostUserBlkSpec, VhostUserFsSpec,
+    VsockBackend, VsockSpec, has_pfn_signature,
 };
 pub use sysfs::{GroupMember, IommuGroup, PciClass, PciFunction, Sysfs, SysfsError};
 pub use topology::{

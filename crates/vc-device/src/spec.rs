@@ -8,6 +8,7 @@ mod character;
 mod network;
 mod partitioned;
 mod pmem;
+mod serial_port;
 mod text;
 mod vfio;
 mod vhost_user;
@@ -23,6 +24,7 @@ pub use character::CharacterSpec;
 pub use network::{InvalidNetwork, NetworkBackend, NetworkSpec, TapQueue};
 pub use partitioned::{InvalidPartitions, PartitionImage, PartitionedSpec};
 pub use pmem::{InvalidPmem, PFN_SIGNATURE_OFFSET, PmemFrontend, PmemSpec, has_pfn_signature};
+pub use serial_port::{InvalidPortName, PortName, SerialPortBackend, SerialPortSpec};
 pub use vfio::{
     ApQueue, InvalidApQueue, InvalidMdev, MdevId, VfioApSpec, VfioFunction, VfioHandle, VfioPciSpec,
 };
@@ -52,6 +54,8 @@ pub enum DeviceSpec {
     Vsock(VsockSpec),
     /// A network interface.
     Network(NetworkSpec),
+    /// A serial port.
+    SerialPort(SerialPortSpec),
 }
 
 impl DeviceSpec {
@@ -68,6 +72,7 @@ impl DeviceSpec {
             Self::VhostUserFs(spec) => &spec.id,
             Self::Vsock(spec) => spec.id(),
             Self::Network(spec) => spec.id(),
+            Self::SerialPort(spec) => &spec.id,
         }
     }
 }
@@ -93,6 +98,7 @@ from_spec!(
     VhostUserFs(VhostUserFsSpec),
     Vsock(VsockSpec),
     Network(NetworkSpec),
+    SerialPort(SerialPortSpec),
 );
 
 #[cfg(test)]

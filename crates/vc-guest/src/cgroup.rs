@@ -113,16 +113,6 @@ impl Cgroup {
         text.split_ascii_whitespace().next().unwrap_or("max").to_owned()
     }
 
-    /// The text of the file `name`; empty when there is none.
-    pub fn text(&self, name: &str) -> String {
-        std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
-    }
-
-    /// How often the kernel has killed a process of the cgroup for want of memory.
-    pub fn oom_kills(&self) -> u64 {
-        self.numbers("memory.events").get("oom_kill").copied().unwrap_or_default()
-    }
-
     /// Waits until the kernel has killed more than `known` processes for want of memory; returns how
     /// many then. `None` once the cgroup is gone, or when it counts no memory.
     ///
@@ -197,21 +187,6 @@ impl Cgroup {
         Ok(())
     }
 
-    /// The number in the file `name`; `None` for `max`, or when there is no such file.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        std::fs::read_to_string(self.0.join(name)).ok()?.trim().parse().ok()
-    }
-
-    /// The numbers in the file `name`, which has lines of `key number`.
-    pub fn numbers(&self, name: &str) -> std::collections::HashMap<String, u64> {
-        let text = std::fs::read_to_string(self.0.join(name)).unwrap_or_default();
-        let pair = |line: &str| {
-            let (key, number) = line.split_once(' ')?;
-            Some((key.to_owned(), number.parse().ok()?))
-        };
-        text.lines().filter_map(pair).collect()
-    }
-
     /// `cgroup.events` becomes ready with POLLPRI when one of its lines has changed.
     async fn await_event(
         &self,
@@ -280,21 +255,6 @@ mod tests {
     use std::fs::{create_dir_all, write};
 
     #[test]
-    fn numbers_are_read_and_max_is_none() {
-        let root = tempfile::tempdir().unwrap();
-        let cgroup = Cgroup::new(root.path(), Path::new("/vc/a"));
-        create_dir_all(root.path().join("vc/a")).unwrap();
-        write(root.path().join("vc/a/memory.max"), "max\n").unwrap();
-        write(root.path().join("vc/a/memory.current"), "4096\n").unwrap();
-        write(root.path().join("vc/a/cpu.stat"), "usage_usec 7\nnr_periods 2\njunk\n").unwrap();
-        assert_eq!(cgroup.number("memory.max"), None);
-        assert_eq!(cgroup.number("memory.current"), Some(4096));
-        assert_eq!(cgroup.number("absent"), None);
-        let stat = cgroup.numbers("cpu.stat");
-        assert_eq!((stat["usage_usec"], stat["nr_periods"], stat.len()), (7, 2, 2));
-    }
-
-    #[test]
     fn a_cgroup_is_nobody_elses() {
         let root = tempfile::tempdir().unwrap();
         let cgroup = Cgroup::new(root.path(), Path::new("/vc/a"));
@@ -314,7 +274,8 @@ mod tests {
         let limit = |file: &str| Limit { file: file.into(), value: "7".into() };
         let error = cgroup.limit(&[limit("pids.max"), limit("memory.max")]).unwrap_err();
         assert!(matches!(error, CgroupError::Limit { file, .. } if file == "memory.max"));
-        assert!(cgroup.text("pids.max").starts_with('7') && !cgroup.path().join("memory.max").exists());
+        let written = std::fs::read_to_string(cgroup.path().join("pids.max")).unwrap();
+        assert!(written.starts_with('7') && !cgroup.path().join("memory.max").exists());
     }
 
     #[test]

@@ -31,6 +31,21 @@ const AT_FLAGS: usize = 28;
 const AT_DEVICE: usize = 40;
 const AT_NAME: usize = 48;
 
+/// A step that the device mapper refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("the device mapper cannot {step}")]
+pub struct MapperError {
+    step: &'static str,
+    #[source]
+    errno: Errno,
+}
+
+impl MapperError {
+    fn step(step: &'static str) -> impl Fn(Errno) -> Self {
+        move |errno| Self { step, errno }
+    }
+}
+
 /// A read-only device.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -42,20 +57,20 @@ impl Device {
     /// Makes a device of one target, which covers all of its `size` bytes.
     ///
     /// # Errors
-    /// The step that failed, and why; nothing of the device is left.
-    pub(crate) fn create(target: &str, line: &str, size: u64) -> Result<Self, (&'static str, Errno)> {
+    /// The step that failed; nothing of the device is left.
+    pub(crate) fn create(target: &str, line: &str, size: u64) -> Result<Self, MapperError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vc-{target}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let answer = call(CREATE, &name, READ_ONLY, None).map_err(|errno| ("make the device", errno))?;
+        let answer = call(CREATE, &name, READ_ONLY, None).map_err(MapperError::step("make the device"))?;
         let device = Self { minor: minor(&answer), name };
         let loaded = call(LOAD, &device.name, READ_ONLY, Some(&target_spec(target, line, size)))
-            .map_err(|errno| ("load its table", errno))
+            .map_err(MapperError::step("load the table of the device"))
             .and_then(|_| {
-                call(SUSPEND, &device.name, 0, None).map_err(|errno| ("activate the device", errno))
+                call(SUSPEND, &device.name, 0, None).map_err(MapperError::step("activate the device"))
             });
         if let Err(error) = loaded {
-            if let Err(errno) = device.remove() {
-                tracing::warn!(%errno, "undo failed: a device stays");
+            if let Err(error) = device.remove() {
+                tracing::warn!(error = crate::log::chain(&error), "undo failed: a device stays");
             }
             return Err(error);
         }
@@ -68,8 +83,11 @@ impl Device {
     }
 
     /// Removes the device, once its last user has closed it.
-    pub(crate) fn remove(self) -> Result<(), Errno> {
-        call(REMOVE, &self.name, DEFERRED, None).map(drop)
+    ///
+    /// # Errors
+    /// [`MapperError`]; the device stays.
+    pub(crate) fn remove(self) -> Result<(), MapperError> {
+        call(REMOVE, &self.name, DEFERRED, None).map(drop).map_err(MapperError::step("remove the device"))
     }
 }
 

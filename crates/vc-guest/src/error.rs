@@ -4,6 +4,7 @@ use crate::block::BlockError;
 use crate::cgroup::CgroupError;
 use crate::devices::DeviceRuleError;
 use crate::executor::{Failure, LaunchError};
+use crate::hooks::HookError;
 use crate::log::chain;
 use crate::machine::{CopyFileError, HotplugError, VolumeError};
 use crate::modules::ModuleError;
@@ -60,6 +61,8 @@ pub(crate) enum CallError {
     Module(#[from] ModuleError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
     #[error(transparent)]
     CopyFile(#[from] CopyFileError),
     #[error(transparent)]
@@ -150,6 +153,7 @@ impl CallError {
             | Self::Block(_)
             | Self::DeviceRules(_)
             | Self::Launch(_)
+            | Self::Hook(_)
             | Self::Module(_)
             | Self::Cgroup(_)
             | Self::System(..)

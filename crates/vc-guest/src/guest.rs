@@ -10,6 +10,7 @@ use crate::reaper::{Exit, Reaper};
 use crate::storage::StorageTable;
 use crate::uevent::DeviceEvents;
 use nix::unistd::Pid;
+use oci_spec::runtime::Hooks;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ pub(crate) struct Sandbox {
     pub(crate) mount_points: Vec<GuestPath>,
     /// The init of the shared pid namespace.
     pub(crate) pid_namespace: Option<(Pid, Exit)>,
+    /// Those of the guest image, which every container gets.
+    pub(crate) hooks: Hooks,
 }
 
 impl Guest {

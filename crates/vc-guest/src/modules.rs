@@ -35,9 +35,13 @@ pub enum ModuleError {
     Parameters(String),
 }
 
-/// The modules of an image, by name: file and direct dependencies, from kmod's `modules.dep`.
+/// The modules of an image, by name: file and direct dependencies, from kmod's `modules.dep`; and what the kernel has
+/// built in, from `modules.builtin`.
 #[derive(Debug, Default)]
-pub struct ModuleIndex(BTreeMap<String, Entry>);
+pub struct ModuleIndex {
+    entries: BTreeMap<String, Entry>,
+    built_in: BTreeSet<String>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -46,18 +50,20 @@ struct Entry {
 }
 
 impl ModuleIndex {
-    /// Reads the text of a `modules.dep`: lines of `path.ko: dependency.ko …` (depmod(8)).
-    pub fn parse(text: &str) -> Self {
+    /// Reads the text of a `modules.dep`, lines of `path.ko: dependency.ko …`, and that of a `modules.builtin`, lines
+    /// of `path.ko` (depmod(8)).
+    pub fn parse(text: &str, built_in: &str) -> Self {
         let entry = |line: &str| {
             let (file, needs) = line.split_once(':')?;
             let needs = needs.split_ascii_whitespace().map(module_name).collect();
             Some((module_name(file), Entry { file: file.trim().into(), needs }))
         };
-        Self(text.lines().filter_map(entry).collect())
+        let built_in = built_in.lines().map(module_name).collect();
+        Self { entries: text.lines().filter_map(entry).collect(), built_in }
     }
 
     /// The files to load for the module `name`, dependencies first; relative to the directory of
-    /// `modules.dep`.
+    /// `modules.dep`. None for what is built in.
     ///
     /// # Errors
     /// [`ModuleError::Unknown`] when the module or one of its dependencies is not listed.
@@ -73,8 +79,11 @@ impl ModuleIndex {
         seen: &mut BTreeSet<&'a str>,
         files: &mut Vec<&'a Path>,
     ) -> Result<(), ModuleError> {
-        let (name, entry) =
-            self.0.get_key_value(name).ok_or_else(|| ModuleError::Unknown(name.to_owned()))?;
+        if self.built_in.contains(name) {
+            return Ok(());
+        }
+        let entry = self.entries.get_key_value(name);
+        let (name, entry) = entry.ok_or_else(|| ModuleError::Unknown(name.to_owned()))?;
         if seen.insert(name) {
             for needed in &entry.needs {
                 self.visit(needed, seen, files)?;
@@ -103,8 +112,9 @@ impl ModuleLoader {
     /// A loader for `directory`, which holds a `modules.dep`; without one it knows no module.
     pub fn open(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
-        let text = std::fs::read_to_string(directory.join("modules.dep")).unwrap_or_default();
-        Self { index: ModuleIndex::parse(&text), directory, loaded: Mutex::default() }
+        let text = |name| std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+        let index = ModuleIndex::parse(&text("modules.dep"), &text("modules.builtin"));
+        Self { index, directory, loaded: Mutex::default() }
     }
 
     /// The modules to load at boot, in order: the lines of `modules.boot`.
@@ -172,7 +182,7 @@ mod tests {
 
     #[test]
     fn dependencies_come_first_and_once() {
-        let index = ModuleIndex::parse(DEP);
+        let index = ModuleIndex::parse(DEP, "");
         let files = index.files("vmw-vsock-virtio-transport").unwrap();
         let want = ["net/vsock.ko", "net/common.ko", "virtio-ring.ko", "net/vmw_vsock_virtio_transport.ko"];
         assert_eq!(files, want.map(|file| Path::new("kernel").join(file)));
@@ -181,13 +191,21 @@ mod tests {
 
     #[test]
     fn a_missing_dependency_is_named() {
-        let error = ModuleIndex::parse(DEP).files("broken").unwrap_err();
+        let error = ModuleIndex::parse(DEP, "").files("broken").unwrap_err();
         assert!(matches!(error, ModuleError::Unknown(name) if name == "missing"));
     }
 
     #[test]
+    fn what_is_built_in_needs_no_file() {
+        let index = ModuleIndex::parse(DEP, "kernel/missing.ko\nkernel/drivers/char/virtio-console.ko\n");
+        assert_eq!(index.files("virtio_console").unwrap(), Vec::<&Path>::new());
+        assert_eq!(index.files("broken").unwrap(), [Path::new("kernel/broken.ko")]);
+        assert!(matches!(index.files("other"), Err(ModuleError::Unknown(_))));
+    }
+
+    #[test]
     fn a_circle_ends() {
-        let index = ModuleIndex::parse("a.ko: b.ko\nb.ko: a.ko\n");
+        let index = ModuleIndex::parse("a.ko: b.ko\nb.ko: a.ko\n", "");
         assert_eq!(index.files("a").unwrap().len(), 2);
     }
 }

@@ -4,9 +4,11 @@ use crate::container;
 use crate::error::CallError;
 use crate::executor::Task;
 use crate::guest::{Guest, Sandbox};
+use crate::hooks;
 use crate::log::chain;
 use crate::reaper::wait;
 use nix::sys::signal::Signal;
+use oci_spec::runtime::Hooks;
 use std::path::Path;
 use std::time::Duration;
 use vc_agent_protocol::agent::{CreateSandboxRequest, KernelModule};
@@ -17,9 +19,6 @@ const NAMESPACE_WAIT: Duration = Duration::from_secs(30);
 
 /// Sets the guest up for its sandbox: host name, name servers, modules, storages, shared pids.
 pub(crate) async fn create(guest: &Guest, request: CreateSandboxRequest) -> Result<(), CallError> {
-    if !request.guest_hook_path.is_empty() {
-        return Err(CallError::Unsupported("guest hooks"));
-    }
     take_sandbox(guest)?;
     let made = make(guest, &request).await;
     let (sandbox, result) = match made {
@@ -49,17 +48,28 @@ async fn make(guest: &Guest, request: &CreateSandboxRequest) -> Result<Sandbox, 
     write_name_servers(&request.dns)?;
     load_modules(guest, request.kernel_modules.clone()).await?;
     let mount_points = guest.storages().add("sandbox", &request.storages).await?;
+    // Once the storages are there: the hooks may be on one of them.
+    let hooks = find_hooks(&request.guest_hook_path);
     if !request.sandbox_pidns {
-        return Ok(Sandbox { mount_points, pid_namespace: None });
+        return Ok(Sandbox { mount_points, pid_namespace: None, hooks });
     }
     let deadline = Deadline::after(NAMESPACE_WAIT);
     match guest.launcher().launch(&Task::PidNamespace, None, None, deadline).await {
-        Ok(holder) => Ok(Sandbox { mount_points, pid_namespace: Some(holder) }),
+        Ok(holder) => Ok(Sandbox { mount_points, pid_namespace: Some(holder), hooks }),
         Err(error) => {
             release(guest, mount_points).await;
             Err(error.into())
         }
     }
+}
+
+/// The hooks below the directory `path` of the guest, if there is one.
+fn find_hooks(path: &str) -> Hooks {
+    let found = if path.is_empty() { Hooks::default() } else { hooks::find(Path::new(path)) };
+    if found == Hooks::default() && !path.is_empty() {
+        tracing::warn!(path, "there is no hook");
+    }
+    found
 }
 
 /// Ends all containers, unmounts the sandbox's storages, and has the machine powered off once the

@@ -2,8 +2,8 @@
 
 use crate::resources::{LimitError, limits};
 use oci_spec::runtime::{
-    Hooks, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction,
-    Mount, Process, Spec,
+    Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, Mount,
+    Process, Spec,
 };
 use std::path::{Path, PathBuf};
 use vc_agent_protocol::oci;
@@ -35,6 +35,9 @@ pub enum SpecError {
     /// A value that no runtime could honour.
     #[error("{0} is {1:?}, which no container can have")]
     Value(&'static str, String),
+    /// A part that has a meaning only together with another.
+    #[error("{0} has no meaning without {1}")]
+    Without(&'static str, &'static str),
     /// A limit that the guest cannot set.
     #[error("the OCI specification has a limit that cannot be set")]
     Limit(#[from] LimitError),
@@ -66,7 +69,6 @@ pub fn container_spec(
     GuestPath::new(root.path().to_string_lossy()).map_err(|error| SpecError::Path("root path", error))?;
     refuse("solaris", spec.solaris().is_some())?;
     refuse("windows", spec.windows().is_some())?;
-    spec.hooks().as_ref().map_or(Ok(()), check_hooks)?;
     spec.mounts().iter().flatten().try_for_each(check_mount)?;
     match spec.version().as_str() {
         "" => drop(spec.set_version(OCI_VERSION.to_owned())),
@@ -85,6 +87,11 @@ pub fn container_spec(
     }
     namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Pid);
     add_namespace(&mut namespaces, LinuxNamespaceType::Pid);
+    if shared_pid.is_some() && namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+    {
+        // It would have no rights over the pids, so that it could not even mount its /proc.
+        return Err(SpecError::Unsupported("a user namespace together with the sandbox's pids"));
+    }
     if let (Some(path), Some(pid)) = (shared_pid, namespaces.last_mut()) {
         pid.set_path(Some(path.to_owned()));
     }
@@ -139,12 +146,6 @@ fn refuse(field: &'static str, is_given: bool) -> Result<(), SpecError> {
     if is_given { Err(SpecError::Unsupported(field)) } else { Ok(()) }
 }
 
-/// libcontainer runs the hooks of creation and start; of those after them nobody would know the result.
-fn check_hooks(hooks: &Hooks) -> Result<(), SpecError> {
-    refuse("hooks.poststart", hooks.poststart().is_some())?;
-    refuse("hooks.poststop", hooks.poststop().is_some())
-}
-
 fn check_mount(mount: &Mount) -> Result<(), SpecError> {
     GuestPath::new(mount.destination().to_string_lossy())
         .map_err(|error| SpecError::Path("mount destination", error))?;
@@ -160,11 +161,7 @@ fn check_mount(mount: &Mount) -> Result<(), SpecError> {
 fn check_linux(linux: &mut Linux) -> Result<(), SpecError> {
     refuse("linux.mountLabel", linux.mount_label().is_some())?;
     refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
-    let namespaces = linux.namespaces().iter().flatten();
-    let has_users = namespaces.into_iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User);
-    refuse("a user namespace", has_users)?;
-    refuse("linux.uidMappings", linux.uid_mappings().is_some())?;
-    refuse("linux.gidMappings", linux.gid_mappings().is_some())?;
+    check_users(linux)?;
     linux.seccomp().as_ref().map_or(Ok(()), check_seccomp)?;
     if let Some(resources) = linux.resources() {
         limits(resources, "max")?;
@@ -176,6 +173,26 @@ fn check_linux(linux: &mut Linux) -> Result<(), SpecError> {
             return Err(SpecError::Value("linux.rootfsPropagation", given));
         }
         linux.set_rootfs_propagation(Some(plain.to_owned()));
+    }
+    Ok(())
+}
+
+/// A new user namespace has the ids that it is given; one that exists has its own.
+fn check_users(linux: &Linux) -> Result<(), SpecError> {
+    let mut namespaces = linux.namespaces().iter().flatten();
+    let users = namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::User);
+    let is_new = users.is_some_and(|namespace| namespace.path().is_none());
+    let lists = [("linux.uidMappings", linux.uid_mappings()), ("linux.gidMappings", linux.gid_mappings())];
+    for (field, mappings) in lists {
+        match mappings.as_deref().unwrap_or_default() {
+            [] if is_new => return Err(SpecError::Missing(field)),
+            [] => {}
+            _ if !is_new => return Err(SpecError::Without(field, "a new user namespace")),
+            mappings if mappings.iter().any(|mapping| mapping.size() == 0) => {
+                return Err(SpecError::Value(field, "a mapping of no ids".to_owned()));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -272,6 +289,35 @@ mod tests {
         }
     }
 
+    fn mapping(size: u32) -> oci::LinuxIDMapping {
+        oci::LinuxIDMapping { host_id: 1000, size, ..Default::default() }
+    }
+
+    #[test]
+    fn a_new_user_namespace_needs_ids_and_pids_of_its_own() {
+        let spec = |uids: Vec<_>, gids: Vec<_>, path: &str, shared: Option<&Path>| {
+            let user = oci::LinuxNamespace { type_: "user".into(), path: path.into(), ..Default::default() };
+            let mut wire = wire();
+            let linux = wire.linux.as_mut().unwrap();
+            linux.namespaces = vec![user];
+            linux.uid_mappings = uids;
+            linux.gid_mappings = gids;
+            container_spec(&wire, &"box".parse().unwrap(), shared)
+        };
+        assert!(spec(vec![mapping(5)], vec![mapping(5)], "", None).is_ok());
+        assert!(spec(vec![], vec![], "/proc/7/ns/user", None).is_ok());
+        let shared = Path::new("/proc/7/ns/pid");
+        for (result, want) in [
+            (spec(vec![mapping(5)], vec![], "", None), "no linux.gidMappings"),
+            (spec(vec![mapping(0)], vec![mapping(5)], "", None), "linux.uidMappings"),
+            (spec(vec![mapping(5)], vec![], "/proc/7/ns/user", None), "without a new user namespace"),
+            (spec(vec![mapping(5)], vec![mapping(5)], "", Some(shared)), "together with the sandbox's pids"),
+        ] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(want), "{error:?} does not speak of {want:?}");
+        }
+    }
+
     #[test]
     fn what_would_be_another_container_is_refused() {
         type Change = fn(&mut oci::Spec);
@@ -291,7 +337,7 @@ mod tests {
             (|s| s.process.as_mut().unwrap().cwd = "x".into(), "working directory"),
             (|s| s.root = None.into(), "no root"),
             (|s| s.root.as_mut().unwrap().path = "rootfs".into(), "root path"),
-            (|s| s.hooks.mut_or_insert_default().poststop = vec![oci::Hook::default()], "hooks.poststop"),
+            (|s| s.linux.as_mut().unwrap().uid_mappings = vec![mapping(5)], "without a new user namespace"),
             (|s| s.linux = None.into(), "no linux part"),
         ];
         for (change, want) in cases {

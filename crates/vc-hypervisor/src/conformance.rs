@@ -31,6 +31,8 @@ pub async fn run<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec, image: &Path
     life::pausing_is_repeatable_and_no_obstacle(hypervisor, spec).await;
     life::statistics_tell_of_the_machine(hypervisor, spec).await;
     life::a_stopped_machine_obeys_no_more(hypervisor, spec).await;
+    life::a_machine_that_was_let_go_can_be_taken_over(hypervisor, spec, image).await;
+    life::what_a_dead_owner_left_can_be_cleaned_up(hypervisor, spec).await;
     resize::a_machine_grows_as_far_as_it_was_launched_for(hypervisor, spec).await;
     resize::more_and_less_than_possible_is_refused(hypervisor, spec).await;
     resize::a_machine_of_fixed_size_keeps_it(hypervisor, spec).await;

@@ -8,6 +8,7 @@ mod resize;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU8, NonZeroU32};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -44,10 +45,19 @@ struct World {
     machines: BTreeMap<SandboxId, Running>,
 }
 
-#[derive(Debug)]
+/// A machine that runs; what has a hold of it may come and go.
+#[derive(Clone, Debug)]
 struct Running {
-    devices: Vec<DeviceId>,
+    topology: Arc<Mutex<Topology>>,
+    size: Arc<Mutex<Size>>,
     exit: Arc<watch::Sender<Option<MachineExit>>>,
+}
+
+impl Running {
+    fn devices(&self) -> Vec<DeviceId> {
+        let topology = self.topology.lock().expect("no test thread panics while it holds the topology");
+        topology.plugged().into_iter().map(|(_, device)| device.clone()).collect()
+    }
 }
 
 impl FakeHypervisor {
@@ -66,7 +76,7 @@ impl FakeHypervisor {
     /// The running machines and their devices.
     pub fn machines(&self) -> BTreeMap<SandboxId, Vec<DeviceId>> {
         let world = self.world();
-        world.machines.iter().map(|(id, machine)| (id.clone(), machine.devices.clone())).collect()
+        world.machines.iter().map(|(id, machine)| (id.clone(), machine.devices())).collect()
     }
 
     /// Ends a running machine as a crash would.
@@ -76,6 +86,31 @@ impl FakeHypervisor {
     pub fn crash(&self, id: &SandboxId) {
         let machine = self.world().machines.remove(id).expect("the machine runs");
         end(&machine.exit, exit(ExitCause::Signaled(9)));
+    }
+
+    fn machine(&self, spec: &MachineSpec, running: Running) -> FakeMachine {
+        FakeMachine {
+            hypervisor: self.clone(),
+            id: spec.id.clone(),
+            address: AgentAddress::Unix { socket: spec.runtime_dir.clone() },
+            running,
+            is_let_go: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts a call to end a machine; fails it when it is the chosen one.
+    async fn ended(&self, deadline: Deadline) -> Result<(), StopError> {
+        match self.call() {
+            Some(Fault::Hang) => {
+                tokio::time::sleep(deadline.remaining()).await;
+                Err(StopError::StillRunning { program: "fake", pid: 0 })
+            }
+            Some(Fault::Fail) => {
+                let path = HostPath::new("/fake").expect("absolute");
+                Err(StopError::Leftover { path, source: std::io::Error::other("fault asked for") })
+            }
+            Some(Fault::Die) | None => Ok(()),
+        }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -112,17 +147,39 @@ impl Hypervisor for FakeHypervisor {
                 return Err(LaunchError::Exited { program: "fake", exit: exit(ExitCause::Exited(1)) });
             }
         }
-        let exit_sender = Arc::new(watch::channel(None).0);
-        let machine = Running { devices: Vec::new(), exit: exit_sender.clone() };
-        self.world().machines.insert(spec.id.clone(), machine);
-        Ok(FakeMachine {
-            hypervisor: self.clone(),
-            id: spec.id.clone(),
-            address: AgentAddress::Unix { socket: spec.runtime_dir.clone() },
-            topology: Mutex::new(topology),
-            size: Mutex::new(Size::of(spec)),
-            exit: exit_sender,
-        })
+        let running = Running {
+            topology: Arc::new(Mutex::new(topology)),
+            size: Arc::new(Mutex::new(Size::of(spec))),
+            exit: Arc::new(watch::channel(None).0),
+        };
+        self.world().machines.insert(spec.id.clone(), running.clone());
+        Ok(self.machine(spec, running))
+    }
+
+    async fn reattach(
+        &self,
+        spec: &MachineSpec,
+        handle: &str,
+        deadline: Deadline,
+    ) -> Result<Option<FakeMachine>, LaunchError> {
+        match self.call() {
+            None => {}
+            Some(Fault::Hang) => {
+                tokio::time::sleep(deadline.remaining()).await;
+                return Err(LaunchError::Deadline { step: "waiting for the fake" });
+            }
+            Some(Fault::Fail | Fault::Die) => return Err(LaunchError::Control("fault asked for".into())),
+        }
+        let running = self.world().machines.get(&spec.id).filter(|_| handle == spec.id.as_str()).cloned();
+        Ok(running.map(|running| self.machine(spec, running)))
+    }
+
+    async fn clean_up(&self, spec: &MachineSpec, deadline: Deadline) -> Result<(), StopError> {
+        self.ended(deadline).await?;
+        if let Some(machine) = self.world().machines.remove(&spec.id) {
+            end(&machine.exit, exit(ExitCause::Signaled(9)));
+        }
+        Ok(())
     }
 }
 
@@ -132,9 +189,8 @@ pub struct FakeMachine {
     hypervisor: FakeHypervisor,
     id: SandboxId,
     address: AgentAddress,
-    topology: Mutex<Topology>,
-    size: Mutex<Size>,
-    exit: Arc<watch::Sender<Option<MachineExit>>>,
+    running: Running,
+    is_let_go: AtomicBool,
 }
 
 /// What a machine has, and may have.
@@ -168,11 +224,11 @@ impl Size {
 impl FakeMachine {
     fn die(&self) {
         self.hypervisor.world().machines.remove(&self.id);
-        end(&self.exit, exit(ExitCause::Signaled(9)));
+        end(&self.running.exit, exit(ExitCause::Signaled(9)));
     }
 
     fn size(&self) -> MutexGuard<'_, Size> {
-        self.size.lock().expect("no test thread panics while it holds the size")
+        self.running.size.lock().expect("no test thread panics while it holds the size")
     }
 
     /// Counts a call to do `step`; fails it when it is the chosen one, or the machine is gone.
@@ -195,28 +251,31 @@ impl FakeMachine {
     }
 
     fn gone(&self) -> Option<MachineExit> {
-        self.exit.borrow().clone()
+        self.running.exit.borrow().clone()
     }
 
     fn topology(&self) -> MutexGuard<'_, Topology> {
-        self.topology.lock().expect("no test thread panics while it holds the topology")
-    }
-
-    fn publish_devices(&self) {
-        let devices = self.topology().plugged().into_iter().map(|(_, device)| device.clone()).collect();
-        if let Some(entry) = self.hypervisor.world().machines.get_mut(&self.id) {
-            entry.devices = devices;
-        }
+        self.running.topology.lock().expect("no test thread panics while it holds the topology")
     }
 }
 
 impl Drop for FakeMachine {
     fn drop(&mut self) {
-        self.hypervisor.world().machines.remove(&self.id);
+        if !*self.is_let_go.get_mut() {
+            self.hypervisor.world().machines.remove(&self.id);
+        }
     }
 }
 
 impl Machine for FakeMachine {
+    fn handle(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::Relaxed);
+    }
+
     fn agent_address(&self) -> &AgentAddress {
         &self.address
     }
@@ -255,7 +314,7 @@ impl Machine for FakeMachine {
     }
 
     async fn exited(&self) -> MachineExit {
-        let mut exit = self.exit.subscribe();
+        let mut exit = self.running.exit.subscribe();
         let known = exit.wait_for(Option::is_some).await.expect("self holds the sender");
         known.clone().expect("waited until it is some")
     }
@@ -265,20 +324,10 @@ impl Machine for FakeMachine {
     }
 
     async fn stop(&self, deadline: Deadline) -> Result<MachineExit, StopError> {
-        match self.hypervisor.call() {
-            Some(Fault::Hang) => {
-                tokio::time::sleep(deadline.remaining()).await;
-                return Err(StopError::StillRunning { program: "fake", pid: 0 });
-            }
-            Some(Fault::Fail) => {
-                let path = HostPath::new("/fake").expect("absolute");
-                return Err(StopError::Leftover { path, source: std::io::Error::other("fault asked for") });
-            }
-            Some(Fault::Die) | None => {}
-        }
+        self.hypervisor.ended(deadline).await?;
         self.hypervisor.world().machines.remove(&self.id);
         let shutdown = Some(ShutdownCause::HostRequest);
-        end(&self.exit, MachineExit { shutdown, ..exit(ExitCause::Exited(0)) });
+        end(&self.running.exit, MachineExit { shutdown, ..exit(ExitCause::Exited(0)) });
         Ok(self.exited().await)
     }
 }

@@ -1,11 +1,12 @@
 //! The trait about devices.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
 use vc_device::{DeviceSpec, GuestLocation};
 use vc_types::{Deadline, DeviceId};
 
-use crate::{PlugError, UnplugError};
+use crate::{ControlError, PlugError, UnplugError};
 
 /// Changes the devices of a running machine.
 pub trait Hotplug: Send + Sync {
@@ -25,6 +26,18 @@ pub trait Hotplug: Send + Sync {
         spec: &DeviceSpec,
         deadline: Deadline,
     ) -> impl Future<Output = Result<GuestLocation, PlugError>> + Send;
+
+    /// The devices that were plugged and that the machine has now, as the hypervisor tells.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    fn plugged(
+        &self,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<BTreeSet<DeviceId>, ControlError>> + Send;
 
     /// Unplugs a device with the guest's consent and releases what is behind it.
     ///

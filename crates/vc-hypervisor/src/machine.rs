@@ -25,10 +25,47 @@ pub trait Hypervisor: Send + Sync + 'static {
         spec: &MachineSpec,
         deadline: Deadline,
     ) -> impl Future<Output = Result<Self::Machine, LaunchError>> + Send;
+
+    /// Takes over a machine that outlived its owner: `spec` is what that launched, `handle` what
+    /// [`Machine::handle`] said last. `None` when the machine is not there any more.
+    ///
+    /// # Errors
+    /// [`LaunchError`] when it is there and cannot be taken over, or `handle` is none of this adapter's.
+    /// It runs on then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the machine as it is.
+    fn reattach(
+        &self,
+        spec: &MachineSpec,
+        handle: &str,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<Option<Self::Machine>, LaunchError>> + Send;
+
+    /// Ends whatever is left of the machine of `spec` after the death of its owner, however far its launch had
+    /// come: processes, and their files in the runtime directory.
+    ///
+    /// # Errors
+    /// [`StopError`]. May be called again.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    fn clean_up(
+        &self,
+        spec: &MachineSpec,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<(), StopError>> + Send;
 }
 
-/// A running machine. Dropping it ends it at once.
+/// A running machine. Dropping it ends it at once, unless it was let go.
 pub trait Machine: Hotplug + Resize + 'static {
+    /// What another process needs to take it over, to be written down after each change of its devices.
+    /// Only its adapter can read it.
+    fn handle(&self) -> String;
+
+    /// Lets it run on when this value is dropped. Only for one that was launched to outlive its owner.
+    fn let_go(&self);
+
     /// Where its agent will answer.
     fn agent_address(&self) -> &AgentAddress;
 

@@ -35,6 +35,9 @@ pub struct MachineSpec {
     pub max_vcpus: NonZeroU8,
     /// How its memory may grow.
     pub memory_growth: MemoryGrowth,
+    /// Whether it runs on when the process that launched it dies, so that another one can take it over
+    /// ([`Hypervisor::reattach`](crate::Hypervisor::reattach)).
+    pub outlives_owner: bool,
 }
 
 impl MachineSpec {
@@ -54,6 +57,7 @@ impl MachineSpec {
             runtime_dir,
             max_vcpus: NonZeroU8::MIN,
             memory_growth: MemoryGrowth::None,
+            outlives_owner: false,
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn command_line(
     memory(&mut args, spec);
     isolation(&mut args);
     boot(&mut args, spec, transport);
-    control(&mut args);
+    control(&mut args, spec.outlives_owner);
     vsock(&mut args, machine_type, transport);
     // Of use once there are more disks than ports; costs nothing until then.
     if capacity.scsi_controller {
@@ -166,10 +166,12 @@ fn boot(args: &mut Args, spec: &MachineSpec, transport: &Transport) {
     args.pair("-append", params.join(" "));
 }
 
-fn control(args: &mut Args) {
-    args.pair("-chardev", format!("socket,id=qmp,fd={QMP_FD}"));
+/// QEMU listens where somebody else may have to connect one day, and has the one connection otherwise.
+fn control(args: &mut Args, listens: bool) {
+    let listens = if listens { ",server=on,wait=off" } else { "" };
+    args.pair("-chardev", format!("socket,id=qmp,fd={QMP_FD}{listens}"));
     args.pair("-mon", "chardev=qmp,mode=control");
-    args.pair("-chardev", format!("socket,id=console,fd={CONSOLE_FD}"));
+    args.pair("-chardev", format!("socket,id=console,fd={CONSOLE_FD}{listens}"));
     args.pair("-serial", "chardev:console");
 }
 
@@ -263,6 +265,23 @@ mod tests {
         let kernel = Transport::Kernel { cid: VsockCid(77) };
         let golden = include_str!("../tests/golden/bridges-pmem.txt");
         assert_eq!(lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel), golden.trim_end());
+    }
+
+    #[test]
+    fn a_machine_that_outlives_its_owner_listens_for_the_next() {
+        let mut spec = spec();
+        let kernel = Transport::Kernel { cid: VsockCid(77) };
+        let before = lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel);
+        spec.outlives_owner = true;
+        let after = lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel);
+        let changed: Vec<_> = after.lines().filter(|line| !before.lines().any(|old| old == *line)).collect();
+        assert_eq!(
+            changed,
+            [
+                "-chardev socket,id=qmp,fd=3,server=on,wait=off",
+                "-chardev socket,id=console,fd=4,server=on,wait=off",
+            ]
+        );
     }
 
     #[test]

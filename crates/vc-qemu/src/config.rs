@@ -12,7 +12,8 @@ pub struct QemuConfig {
     pub program: PathBuf,
     /// The program that serves vsock where the host has no `/dev/vhost-vsock`.
     pub vsock_program: PathBuf,
-    /// Whether the kernel kills the machine when this process dies, however it dies.
+    /// Whether the kernel kills the machine when this process dies, however it dies; but for one whose spec
+    /// says that it outlives its owner.
     pub die_with_parent: bool,
     /// Which machine QEMU emulates.
     pub machine_type: MachineType,

@@ -1,14 +1,32 @@
 //! Pausing, resuming, and asking QEMU what it can do; and what a QMP error means to whoever asked.
 
+use std::collections::BTreeSet;
+
 use qapi::qmp;
 use vc_hypervisor::{Capabilities, ControlError, MachineExit};
-use vc_types::Deadline;
+use vc_types::{Deadline, DeviceId};
 
 use crate::accelerator::Chosen;
 use crate::end;
 use crate::machine::{QEMU, Shared};
 use crate::qmp::QmpError;
 use crate::vsock::END_TIME;
+
+/// Where QEMU keeps the devices that have an id.
+const PERIPHERALS: &str = "/machine/peripheral";
+
+/// The kinds of device that can be plugged, by their names in QEMU.
+const FRONTENDS: [&str; 9] = [
+    "virtio-blk-pci",
+    "scsi-hd",
+    "virtio-net-pci",
+    "virtio-serial-pci",
+    "vfio-pci",
+    "vhost-user-blk-pci",
+    "vhost-user-fs-pci",
+    "virtio-pmem-pci",
+    "nvdimm",
+];
 
 /// What a QMP error means.
 pub(crate) enum Meaning {
@@ -52,6 +70,25 @@ pub(crate) async fn resume(shared: &Shared, deadline: Deadline) -> Result<(), Co
         Ok(_) => Ok(()),
         Err(error) => Err(control_error(shared, "resume", error).await),
     }
+}
+
+/// The devices that were plugged, as QEMU has them.
+pub(crate) async fn plugged(shared: &Shared, deadline: Deadline) -> Result<BTreeSet<DeviceId>, ControlError> {
+    match frontends(shared, deadline).await {
+        Ok(plugged) => Ok(plugged),
+        Err(error) => Err(control_error(shared, "list its devices", error).await),
+    }
+}
+
+/// The devices of the kinds that are plugged, and that no machine is launched with.
+pub(crate) async fn frontends(shared: &Shared, deadline: Deadline) -> Result<BTreeSet<DeviceId>, QmpError> {
+    let listed = shared.qmp.execute(qmp::qom_list { path: PERIPHERALS.into() }, deadline).await?;
+    let is_plugged = |kind: &str| {
+        let kind = kind.strip_prefix("child<").and_then(|kind| kind.strip_suffix('>'));
+        kind.is_some_and(|kind| FRONTENDS.contains(&kind))
+    };
+    let plugged = listed.into_iter().filter(|device| is_plugged(&device.type_));
+    Ok(plugged.filter_map(|device| device.name.parse().ok()).collect())
 }
 
 /// Asks once; a question without an answer may be asked again.

@@ -1,13 +1,15 @@
 //! What is plugged: where each device is, and what takes away what is behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vc_device::{GuestLocation, Place, PortError, PortKind, Topology};
 use vc_types::DeviceId;
 
-use crate::plug::Command;
+use crate::plug::{Command, backend, delete_node};
 
 /// Where a device goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,36 @@ impl Taken {
 pub(crate) struct Devices {
     topology: Topology,
     held: BTreeMap<DeviceId, Held>,
+    first_fdset: i64,
 }
+
+/// The commands that undo a plug.
+const UNDO_COMMANDS: [&str; 5] = ["blockdev-del", "chardev-remove", "netdev_del", "object-del", "remove-fd"];
+
+/// The devices as they are written down for the next owner.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DevicesRecord {
+    topology: Topology,
+    held: Vec<HeldRecord>,
+    /// The number of the next descriptor set.
+    next_fdset: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeldRecord {
+    device: DeviceId,
+    pmem: Option<u32>,
+    /// What takes away what is behind it, in order.
+    undo: Vec<(String, Value)>,
+    certain: bool,
+}
+
+/// A device's undo has a command that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("the machine's handle undoes a plug with `{0}`, which no undo does")]
+pub(crate) struct UnknownUndo(String);
 
 /// What takes away what is behind a device.
 #[derive(Clone, Debug, Default)]
@@ -65,9 +96,59 @@ struct Held {
     turn: Arc<Semaphore>,
 }
 
+impl TryFrom<DevicesRecord> for Devices {
+    type Error = UnknownUndo;
+
+    fn try_from(record: DevicesRecord) -> Result<Self, UnknownUndo> {
+        let DevicesRecord { topology, held: records, next_fdset } = record;
+        let mut held = BTreeMap::new();
+        for HeldRecord { device, pmem, undo, certain } in records {
+            let commands = undo.into_iter().map(|(name, arguments)| {
+                let known = UNDO_COMMANDS.into_iter().find(|known| *known == name);
+                known.map(|known| Command::new(known, arguments)).ok_or(UnknownUndo(name))
+            });
+            let undo = Undo { commands: commands.collect::<Result<_, _>>()?, certain };
+            let taken = Taken { place: topology.find(&device), pmem };
+            held.insert(device, Held { taken, undo, turn: Arc::new(Semaphore::new(1)) });
+        }
+        Ok(Self { topology, held, first_fdset: next_fdset })
+    }
+}
+
 impl Devices {
     pub(crate) fn new(topology: Topology) -> Self {
-        Self { topology, held: BTreeMap::new() }
+        Self { topology, held: BTreeMap::new(), first_fdset: 0 }
+    }
+
+    /// The first number for a descriptor set that nobody has had.
+    pub(crate) fn first_fdset(&self) -> i64 {
+        self.first_fdset
+    }
+
+    /// What the next owner has to know, when `next_fdset` is the next descriptor set.
+    pub(crate) fn record(&self, next_fdset: i64) -> DevicesRecord {
+        let held = self.held.iter().map(|(device, held)| HeldRecord {
+            device: device.clone(),
+            pmem: held.taken.pmem,
+            undo: held.undo.commands.iter().map(|c| (c.name.to_owned(), c.arguments.clone())).collect(),
+            certain: held.undo.certain,
+        });
+        DevicesRecord { topology: self.topology.clone(), held: held.collect(), next_fdset }
+    }
+
+    /// Forgets devices that are not among the `plugged`, and makes those known that were plugged unheard: in no
+    /// place that is known, with an image that may be theirs.
+    pub(crate) fn keep_only(&mut self, plugged: &BTreeSet<DeviceId>) {
+        let gone: Vec<_> = self.held.keys().filter(|device| !plugged.contains(*device)).cloned().collect();
+        gone.iter().for_each(|device| self.give_back(device));
+        for device in plugged {
+            let unheard = || Held {
+                taken: Taken { place: None, pmem: None },
+                undo: Undo { commands: vec![delete_node(backend(device))], certain: false },
+                turn: Arc::new(Semaphore::new(1)),
+            };
+            self.held.entry(device.clone()).or_insert_with(unheard);
+        }
     }
 
     /// Takes a place for a new device, and the first turn to work on it.

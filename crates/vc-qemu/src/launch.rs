@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::time::Duration;
 
 use command_fds::FdMapping;
@@ -14,16 +14,18 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use vc_device::Topology;
-use vc_hypervisor::{ExitCause, Hypervisor, LaunchError, MachineExit, MachineSpec};
+use vc_hypervisor::{ExitCause, Hypervisor, LaunchError, MachineExit, MachineSpec, StopError};
 use vc_types::{Deadline, HostPath};
 
 use crate::accelerator::{self, Chosen};
 use crate::args::{CONSOLE_FD, INITRD_FD, KERNEL_FD, QMP_FD, VSOCK_FD, command_line};
 use crate::config::{QemuConfig, User};
+use crate::devices::Devices;
 use crate::image::{self, Image};
 use crate::machine::{QEMU, QemuMachine};
 use crate::process::{Bonds, Process};
 use crate::qmp::{Qmp, QmpError};
+use crate::reattach::{self, CONSOLE_SOCKET, QMP_SOCKET};
 use crate::sys::Identity;
 use crate::tail::Tail;
 use crate::vsock::{self, END_TIME, Vsock};
@@ -53,8 +55,21 @@ impl Hypervisor for Qemu {
     async fn launch(&self, spec: &MachineSpec, deadline: Deadline) -> Result<QemuMachine, LaunchError> {
         let prepared = Prepared::new(&self.config, spec, deadline).await?;
         let spawned = prepared.spawn(&self.config).await?;
-        let connected = spawned.connect(deadline).await?;
-        Ok(QemuMachine::new(connected, spec))
+        let (connected, topology) = spawned.connect(deadline).await?;
+        Ok(QemuMachine::new(connected, spec, Devices::new(topology)))
+    }
+
+    async fn reattach(
+        &self,
+        spec: &MachineSpec,
+        handle: &str,
+        deadline: Deadline,
+    ) -> Result<Option<QemuMachine>, LaunchError> {
+        reattach::reattach(spec, handle, deadline).await
+    }
+
+    async fn clean_up(&self, spec: &MachineSpec, deadline: Deadline) -> Result<(), StopError> {
+        reattach::clean_up(&self.config, &spec.runtime_dir, deadline).await
     }
 }
 
@@ -67,6 +82,7 @@ struct Prepared {
     vsock: Vsock,
     topology: Topology,
     accelerator: Chosen,
+    outlives_owner: bool,
 }
 
 impl Prepared {
@@ -78,9 +94,10 @@ impl Prepared {
         let image = image::open(spec, config.user)?;
         let accelerator = accelerator::choose(spec.accelerator, config.user)?;
         let topology = Topology::new(machine.capacity(spec))?;
-        let vsock = vsock::prepare(config, &spec.runtime_dir, deadline).await?;
+        let vsock = vsock::prepare(config, &spec.runtime_dir, spec.outlives_owner, deadline).await?;
         let args = command_line(spec, machine, accelerator, &vsock.transport, topology.capacity());
-        Ok(Self { args, dir: spec.runtime_dir.clone(), image, vsock, topology, accelerator })
+        let (dir, outlives_owner) = (spec.runtime_dir.clone(), spec.outlives_owner);
+        Ok(Self { args, dir, image, vsock, topology, accelerator, outlives_owner })
     }
 
     async fn spawn(mut self, config: &QemuConfig) -> Result<Spawned, LaunchError> {
@@ -101,9 +118,10 @@ impl Prepared {
         config: &QemuConfig,
     ) -> Result<(Process, UnixStream, Tail, JoinHandle<()>), LaunchError> {
         let host = |step| move |source: io::Error| LaunchError::Host { step, source };
-        let (control, qmp_end) = StdUnixStream::pair().map_err(host("make a socket pair for QMP"))?;
+        let ends = |name| if self.outlives_owner { listening(&self.dir, name) } else { pair() };
+        let (control, qmp_end) = ends(QMP_SOCKET).map_err(host("make a socket for QMP"))?;
         let (console_end, serial_end) =
-            StdUnixStream::pair().map_err(host("make a socket pair for the console"))?;
+            ends(CONSOLE_SOCKET).map_err(host("make a socket for the console"))?;
         let (console, listening) = follow_console(console_end).map_err(host("read the guest's console"))?;
         let control = into_tokio(control).map_err(host("open the QMP socket"))?;
         let identity = config.user.map(|user| identity(user, self.accelerator)).transpose();
@@ -111,8 +129,9 @@ impl Prepared {
         let mut command = Command::new(&config.program);
         // Whoever looks for what belongs to the machine finds it there.
         command.args(&self.args).current_dir(&self.dir);
-        let fds = self.fds(qmp_end.into(), serial_end.into()).map_err(host("copy a descriptor"))?;
-        let bonds = Bonds { die_with_parent: config.die_with_parent, identity };
+        let fds = self.fds(qmp_end, serial_end).map_err(host("copy a descriptor"))?;
+        let outlives_parent = self.outlives_owner;
+        let bonds = Bonds { die_with_parent: config.die_with_parent, outlives_parent, identity };
         tracing::info!(milestone = "exec qemu", "QEMU is being started");
         let qemu = Process::spawn(command, fds, &bonds).map_err(|source| {
             if source.kind() != io::ErrorKind::NotFound {
@@ -161,19 +180,21 @@ pub(crate) struct Connected {
     /// Ends with the console.
     pub(crate) listening: JoinHandle<()>,
     pub(crate) vsock: Vsock,
-    pub(crate) topology: Topology,
     pub(crate) accelerator: Chosen,
 }
 
 impl Spawned {
     /// Opens QMP; QEMU's own death is the better answer when both fail.
-    async fn connect(self, deadline: Deadline) -> Result<Connected, LaunchError> {
+    async fn connect(self, deadline: Deadline) -> Result<(Connected, Topology), LaunchError> {
         let Self { qemu, control, console, listening, vsock, topology, accelerator } = self;
         let failure = tokio::select! {
             biased;
             cause = qemu.exited() => Failure::Ended(cause),
             qmp = Qmp::connect(control, deadline) => match qmp {
-                Ok(qmp) => return Ok(Connected { qemu, qmp, console, listening, vsock, topology, accelerator }),
+                Ok(qmp) => {
+                    let connected = Connected { qemu, qmp, console, listening, vsock, accelerator };
+                    return Ok((connected, topology));
+                }
                 Err(error) => Failure::Unreachable(error),
             },
         };
@@ -228,12 +249,25 @@ fn identity(user: User, accelerator: Chosen) -> io::Result<Identity> {
     Ok(Identity { user, groups: groups.into_iter().filter(|group| group.as_raw() != 0).collect() })
 }
 
+/// A connection that QEMU has the other end of, and nobody can have again.
+fn pair() -> io::Result<(StdUnixStream, OwnedFd)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    Ok((ours, theirs.into()))
+}
+
+/// A socket that QEMU listens on, and the first connection to it, which waits there for QEMU.
+fn listening(dir: &HostPath, name: &str) -> io::Result<(StdUnixStream, OwnedFd)> {
+    let path = dir.as_path().join(name);
+    let listener = UnixListener::bind(&path)?;
+    Ok((StdUnixStream::connect(&path)?, listener.into()))
+}
+
 fn into_tokio(stream: StdUnixStream) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }
 
-fn follow_console(end: StdUnixStream) -> io::Result<(Tail, JoinHandle<()>)> {
+pub(crate) fn follow_console(end: StdUnixStream) -> io::Result<(Tail, JoinHandle<()>)> {
     let stream = into_tokio(end)?;
     let console = Tail::new(CONSOLE_KEPT);
     // With `quiet`, the first to write to the console is the guest's init.

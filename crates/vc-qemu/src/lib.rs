@@ -25,6 +25,7 @@ mod model;
 mod plug;
 mod process;
 mod qmp;
+mod reattach;
 mod resize;
 mod statistics;
 mod sys;

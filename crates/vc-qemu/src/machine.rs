@@ -1,16 +1,17 @@
 //! A running QEMU.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU8;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use vc_device::{DeviceSpec, GuestLocation};
 use vc_hypervisor::{
     Capabilities, ControlError, Hotplug, Machine, MachineExit, MachineSpec, PlugError, Resize, ResizeError,
     Statistics, StopError, UnplugError,
 };
-use vc_types::{AgentAddress, Deadline, DeviceId, MiB};
+use vc_types::{AgentAddress, Deadline, DeviceId, HostPath, MiB};
 
 use crate::accelerator::Chosen;
 use crate::devices::Devices;
@@ -20,7 +21,7 @@ use crate::qmp::Qmp;
 use crate::resize::Limits;
 use crate::tail::Tail;
 use crate::vsock::Vsock;
-use crate::{control, end, plug, resize, statistics};
+use crate::{control, end, plug, reattach, resize, statistics};
 
 /// The name that errors give QEMU.
 pub(crate) const QEMU: &str = "QEMU";
@@ -30,6 +31,7 @@ pub(crate) const QEMU: &str = "QEMU";
 pub struct QemuMachine {
     shared: Arc<Shared>,
     address: AgentAddress,
+    is_let_go: AtomicBool,
 }
 
 /// What a machine's tasks share.
@@ -46,6 +48,10 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Held by whoever resizes it.
     pub(crate) resizing: Semaphore,
+    /// The sockets that QEMU listens on for its next owner, and where they are; none if it has no next.
+    pub(crate) runtime_dir: Option<HostPath>,
+    /// Told when the machine is let go.
+    pub(crate) let_go: Notify,
     devices: Mutex<Devices>,
     exit: watch::Receiver<Option<MachineExit>>,
 }
@@ -67,13 +73,13 @@ impl Shared {
 }
 
 impl QemuMachine {
-    pub(crate) fn new(connected: Connected, spec: &MachineSpec) -> Self {
-        let Connected { qemu, qmp, console, listening, vsock, topology, accelerator } = connected;
+    pub(crate) fn new(connected: Connected, spec: &MachineSpec, devices: Devices) -> Self {
+        let Connected { qemu, qmp, console, listening, vsock, accelerator } = connected;
         let address = vsock.transport.agent_address();
         let (sender, exit) = watch::channel(None);
         let shared = Arc::new(Shared {
             qmp,
-            next_fdset: AtomicI64::new(0),
+            next_fdset: AtomicI64::new(devices.first_fdset()),
             qemu,
             vsock,
             console,
@@ -81,31 +87,54 @@ impl QemuMachine {
             capabilities: OnceCell::new(),
             limits: Limits::of(spec),
             resizing: Semaphore::new(1),
-            devices: Mutex::new(Devices::new(topology)),
+            runtime_dir: spec.outlives_owner.then(|| spec.runtime_dir.clone()),
+            let_go: Notify::new(),
+            devices: Mutex::new(devices),
             exit,
         });
         tokio::spawn(end::watch(shared.clone(), listening, sender));
-        Self { shared, address }
+        Self { shared, address, is_let_go: AtomicBool::new(false) }
+    }
+}
+
+impl QemuMachine {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 
 #[cfg(test)]
 impl QemuMachine {
     /// The devices that hold a port.
-    pub(crate) fn devices(&self) -> std::collections::BTreeSet<DeviceId> {
+    pub(crate) fn devices(&self) -> BTreeSet<DeviceId> {
         self.shared.devices().names()
     }
 }
 
 impl Drop for QemuMachine {
     fn drop(&mut self) {
+        if self.is_let_go.load(Ordering::Relaxed) {
+            return;
+        }
         // Tasks still hold it; they end because the processes do.
         self.shared.qemu.kill();
         self.shared.vsock.abandon();
+        end::remove_sockets(&self.shared).unwrap_or_else(|error| tracing::warn!(%error, "a file is left"));
     }
 }
 
 impl Machine for QemuMachine {
+    fn handle(&self) -> String {
+        reattach::handle(&self.shared)
+    }
+
+    fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::Relaxed);
+        self.shared.qemu.let_go();
+        self.shared.vsock.let_go();
+        self.shared.let_go.notify_one();
+    }
+
     fn agent_address(&self) -> &AgentAddress {
         &self.address
     }
@@ -151,6 +180,10 @@ impl Hotplug for QemuMachine {
         let work = plug::plug(self.shared.clone(), spec.clone(), deadline);
         // A task of its own, so that a caller who leaves cannot leave half a plug behind.
         tokio::spawn(work).await.expect("plugging does not panic and is not aborted")
+    }
+
+    async fn plugged(&self, deadline: Deadline) -> Result<BTreeSet<DeviceId>, ControlError> {
+        control::plugged(&self.shared, deadline).await
     }
 
     async fn unplug(&self, id: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {

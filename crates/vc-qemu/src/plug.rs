@@ -13,6 +13,7 @@ mod partitioned;
 mod place;
 mod pmem;
 mod recipe;
+mod serial_port;
 #[cfg(test)]
 mod testing;
 mod unplug;
@@ -32,7 +33,8 @@ use crate::devices::{Taken, Undo};
 use crate::machine::Shared;
 use crate::qmp::QmpError;
 
-pub(crate) use recipe::Command;
+pub(crate) use block::delete_node;
+pub(crate) use recipe::{Command, backend};
 pub(crate) use unplug::unplug;
 
 use recipe::{PASS_FILE, Recipe, SetNumbers};
@@ -60,7 +62,7 @@ pub(crate) async fn plug(
         }
     };
     machine.devices().keep_undo(&device, Undo { commands: recipe.undo(), certain: false });
-    let Err(Fault { step, error, undone }) = run(&machine, &recipe, deadline).await else {
+    let Err(Fault { step, error, undone }) = run(&machine, &device, &recipe, deadline).await else {
         machine.devices().keep_undo(&device, Undo { commands: recipe.undo(), certain: true });
         return Ok(taken.location());
     };
@@ -95,6 +97,7 @@ async fn recipe(
         DeviceSpec::VhostUserBlk(spec) => vhost_user::block(spec, taken),
         DeviceSpec::VhostUserFs(spec) => vhost_user::file_system(spec, taken),
         DeviceSpec::Network(spec) => network::recipe(spec, taken),
+        DeviceSpec::SerialPort(spec) => serial_port::recipe(spec, taken, &sets),
         DeviceSpec::Character(_) | DeviceSpec::VfioAp(_) | DeviceSpec::Vsock(_) => {
             unreachable!("they have no kind of place")
         }
@@ -153,7 +156,12 @@ struct Fault {
 }
 
 /// Runs a recipe; takes back what was made when a step is refused.
-async fn run(machine: &Arc<Shared>, recipe: &Recipe, deadline: Deadline) -> Result<(), Fault> {
+async fn run(
+    machine: &Arc<Shared>,
+    device: &DeviceId,
+    recipe: &Recipe,
+    deadline: Deadline,
+) -> Result<(), Fault> {
     let commands = recipe.steps.iter().map(|step| step.command.clone()).collect();
     let answers = machine.qmp.pipeline(commands, deadline).await;
     clean_up(machine, recipe.cleanup.clone());
@@ -161,9 +169,12 @@ async fn run(machine: &Arc<Shared>, recipe: &Recipe, deadline: Deadline) -> Resu
     let all_known = answers.iter().all(known);
     let made: Vec<_> = recipe.steps.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).collect();
     let undo: Vec<Command> = made.iter().rev().filter_map(|(step, _)| step.undo.clone()).collect();
+    // What is on the device goes with it.
+    let is_plugged = made.iter().any(|(step, _)| step.is_device);
     let failed = recipe.steps.iter().zip(answers).find_map(|(step, answer)| Some((step.what, answer.err()?)));
     let Some((step, error)) = failed else { return Ok(()) };
-    let undone = all_known && take_back(machine, undo).await;
+    let undone =
+        all_known && (!is_plugged || take_out(machine, device).await) && take_back(machine, undo).await;
     Err(Fault { step, error, undone })
 }
 
@@ -178,6 +189,15 @@ fn clean_up(machine: &Arc<Shared>, commands: Vec<Command>) {
             }
         }
     });
+}
+
+/// Takes out the device of a plug that failed behind it; whether the guest let go in time.
+async fn take_out(machine: &Shared, device: &DeviceId) -> bool {
+    let removed = unplug::remove_frontend(machine, device, Deadline::after(UNDO_TIME)).await;
+    if let Err(error) = &removed {
+        tracing::warn!(%device, %error, "the undo of a refused plug failed");
+    }
+    removed.is_ok()
 }
 
 /// Runs the commands of an undo; whether all did their work.

@@ -4,10 +4,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use vc_hypervisor::ExitCause;
@@ -27,14 +30,17 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub(crate) struct Bonds {
     pub(crate) die_with_parent: bool,
+    /// Whether it runs on when this process ends without having ended it.
+    pub(crate) outlives_parent: bool,
     /// This process's own, if none.
     pub(crate) identity: Option<Identity>,
 }
 
-/// A child that is killed when this value is dropped.
+/// A process that is killed when this value is dropped, unless it was let go.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: u32,
+    is_let_go: AtomicBool,
     stderr: Tail,
     /// Names this very process, also after its number was given to another.
     handle: OwnedFd,
@@ -47,7 +53,8 @@ impl Process {
     /// Starts `command` with the descriptors of `fds`, an empty standard input, no standard output,
     /// and its standard error kept.
     pub(crate) fn spawn(mut command: Command, fds: Vec<FdMapping>, bonds: &Bonds) -> io::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.kill_on_drop(!bonds.outlives_parent);
         // Ctrl-C at a terminal goes to a whole process group; it is for whoever owns the machine to decide
         // what it means.
         command.process_group(0);
@@ -56,7 +63,7 @@ impl Process {
         if let Some(identity) = &bonds.identity {
             sys::become_user(&mut command, identity.clone());
         }
-        if bonds.die_with_parent {
+        if bonds.die_with_parent && !bonds.outlives_parent {
             sys::kill_on_parent_death(&mut command);
         }
         let mut child = command.spawn()?;
@@ -72,7 +79,44 @@ impl Process {
         });
         let (exit_sender, exit) = watch::channel(None);
         tokio::spawn(async move { exit_sender.send_replace(Some(reap(child).await)) });
-        Ok(Self { pid, stderr, handle, exit, silent })
+        Ok(Self { pid, is_let_go: AtomicBool::new(false), stderr, handle, exit, silent })
+    }
+
+    /// Takes over a process that another one started; `None` when it has ended. How it will end, only its
+    /// parent is told.
+    pub(crate) fn adopt(identity: &Identification) -> io::Result<Option<Self>> {
+        let Identification { pid, started } = *identity;
+        let handle = match open_handle(pid) {
+            Ok(handle) => handle,
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Behind the handle, whose process has had the number since before this look.
+        if start_time(pid) != Some(started) {
+            return Ok(None);
+        }
+        let readable = sys::watch(handle.try_clone()?)?;
+        let (exit_sender, exit) = watch::channel(None);
+        tokio::spawn(async move {
+            // A pidfd becomes readable when its process has ended (pidfd_open(2)).
+            let _ = readable.readable().await;
+            exit_sender.send_replace(Some(ExitCause::Lost));
+        });
+        // Until its machine is complete, an error must not end it.
+        let is_let_go = AtomicBool::new(true);
+        // What it says, its first owner was told.
+        let silent = watch::channel(()).1;
+        Ok(Some(Self { pid, is_let_go, stderr: Tail::new(STDERR_KEPT), handle, exit, silent }))
+    }
+
+    /// What tells it from any other process of this host, until the next boot.
+    pub(crate) fn identification(&self) -> Option<Identification> {
+        Some(Identification { pid: self.pid, started: start_time(self.pid)? })
+    }
+
+    /// Lets it run on when this value is dropped.
+    pub(crate) fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -126,8 +170,30 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        if !*self.is_let_go.get_mut() {
+            self.kill();
+        }
     }
+}
+
+/// Which process it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identification {
+    pid: u32,
+    /// When it started, in clock ticks since the boot.
+    started: u64,
+}
+
+/// When a process started (proc_pid_stat(5), `starttime`); `None` when there is none.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses, and may have any character. The field is the 20th behind it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    // A zombie has ended.
+    fields.next().filter(|state| !matches!(*state, "Z" | "X"))?;
+    fields.nth(18)?.parse().ok()
 }
 
 fn open_handle(pid: u32) -> io::Result<OwnedFd> {
@@ -148,7 +214,7 @@ mod tests {
     fn shell(script: &str) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        let bonds = Bonds { die_with_parent: true, identity: None };
+        let bonds = Bonds { die_with_parent: true, outlives_parent: false, identity: None };
         Process::spawn(command, Vec::new(), &bonds).unwrap()
     }
 
@@ -176,6 +242,23 @@ mod tests {
         let end = process.end(Deadline::after(Duration::from_secs(30))).await;
         assert_eq!(end, Some(ExitCause::Signaled(9)));
         assert_eq!(process.ended(), end);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_let_go_can_be_adopted_and_is_told_from_others() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec sleep 600"]);
+        let bonds = Bonds { die_with_parent: true, outlives_parent: true, identity: None };
+        let process = Process::spawn(command, Vec::new(), &bonds).unwrap();
+        let known = process.identification().unwrap();
+        process.let_go();
+        drop(process);
+        let other = Identification { started: known.started + 1, ..known };
+        assert!(Process::adopt(&other).unwrap().is_none());
+        let adopted = Process::adopt(&known).unwrap().unwrap();
+        let end = adopted.end(Deadline::after(Duration::from_secs(30))).await;
+        assert_eq!(end, Some(ExitCause::Lost));
+        assert!(Process::adopt(&known).unwrap().is_none());
     }
 
     #[tokio::test]

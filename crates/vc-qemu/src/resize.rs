@@ -9,7 +9,6 @@ mod virtio_mem;
 
 use std::num::NonZeroU8;
 use std::sync::Arc;
-use std::time::Duration;
 
 use qapi::qmp;
 use serde_json::Value;
@@ -100,9 +99,20 @@ async fn resize_error(shared: &Shared, step: &'static str, error: QmpError) -> R
     }
 }
 
-/// How long a guest is waited for, which leaves time to ask QEMU what came of it.
-fn guest_time(deadline: Deadline) -> Duration {
-    deadline.remaining() / 10 * 9
+/// Waits for what the guest does about a command; not to the end of the time, which leaves some to ask QEMU what
+/// came of it. A QEMU that ends meanwhile answers nothing any more.
+async fn guest_answer<T>(
+    shared: &Shared,
+    command: &'static str,
+    answer: oneshot::Receiver<T>,
+    deadline: Deadline,
+) -> Result<Option<T>, QmpError> {
+    let time = deadline.remaining() / 10 * 9;
+    tokio::select! {
+        biased;
+        answer = tokio::time::timeout(time, answer) => Ok(answer.ok().and_then(Result::ok)),
+        () = shared.qmp.closed() => Err(QmpError::Closed { command }),
+    }
 }
 
 /// Resolves when QEMU has let go of a vCPU or a DIMM, or the guest refused.
@@ -138,7 +148,7 @@ fn expect_ejection(qmp: &Qmp, id: &str) -> oneshot::Receiver<UnplugOutcome> {
 async fn eject(shared: &Shared, id: &str, deadline: Deadline) -> Result<Option<UnplugOutcome>, QmpError> {
     let answer = expect_ejection(&shared.qmp, id);
     match shared.qmp.execute(qmp::device_del { id: id.to_owned() }, deadline).await {
-        Ok(_) => Ok(tokio::time::timeout(guest_time(deadline), answer).await.ok().and_then(Result::ok)),
+        Ok(_) => guest_answer(shared, "device_del", answer, deadline).await,
         Err(QmpError::Refused { not_found: true, .. }) => Ok(Some(UnplugOutcome::Gone)),
         Err(error) => Err(error),
     }

@@ -60,6 +60,14 @@ pub(crate) fn set_guest_cid(vhost: &File, cid: VsockCid) -> Result<(), Errno> {
     unsafe { vhost_vsock_set_guest_cid(vhost.as_raw_fd(), &cid) }.map(drop)
 }
 
+/// Watches a descriptor for when it becomes readable.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the OwnedFd is moved in, always names the same descriptor, and is closed only when the
+    // AsyncFd is dropped.
+    let registered = unsafe { AsyncFd::register(fd) };
+    Ok(registered?)
+}
+
 /// Tells when files appear in a directory (inotify(7)).
 #[derive(Debug)]
 pub(crate) struct NewFiles(AsyncFd<OwnedFd>);
@@ -68,10 +76,7 @@ impl NewFiles {
     pub(crate) fn watch(dir: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(dir, AddWatchFlags::IN_CREATE)?;
-        // SAFETY: the OwnedFd is moved in, always names the same descriptor, and is closed only when
-        // the AsyncFd is dropped.
-        let registered = unsafe { AsyncFd::register(OwnedFd::from(inotify)) };
-        Ok(Self(registered?))
+        Ok(Self(watch(OwnedFd::from(inotify))?))
     }
 
     /// Resolves when files have appeared since the last call. Which ones is for the caller to see.

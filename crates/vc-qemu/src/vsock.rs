@@ -4,8 +4,10 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use vc_hypervisor::{LaunchError, MachineExit, StopError};
@@ -32,10 +34,14 @@ const AGENT: &str = "agent.sock";
 const LONGEST_SOCKET_PATH: usize = 107 - "_4294967295".len();
 
 /// How the guest is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Transport {
     /// `/dev/vhost-vsock`.
-    Kernel { cid: VsockCid },
+    Kernel {
+        #[serde(with = "cid")]
+        cid: VsockCid,
+    },
     /// `vhost-device-vsock`: the device's other end is `control`, clients of the guest connect to `agent`.
     Daemon { control: HostPath, agent: HostPath },
 }
@@ -65,14 +71,22 @@ pub(crate) struct Vsock {
     pub(crate) device: Option<OwnedFd>,
     pub(crate) daemon: Option<Process>,
     /// The directory that was made for the sockets, if one was.
-    dir: Option<HostPath>,
+    pub(crate) dir: Option<HostPath>,
+    is_let_go: AtomicBool,
 }
 
 impl Vsock {
-    /// One without a daemon and without a device.
-    #[cfg(test)]
-    pub(crate) fn of_model(transport: Transport) -> Self {
-        Self { transport, device: None, daemon: None, dir: None }
+    /// One whose device QEMU has, with the daemon that serves it, if one does.
+    pub(crate) fn in_use(transport: Transport, daemon: Option<Process>, dir: Option<HostPath>) -> Self {
+        Self { transport, device: None, daemon, dir, is_let_go: AtomicBool::new(false) }
+    }
+
+    /// Leaves everything as it is when this value is dropped.
+    pub(crate) fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::Relaxed);
+        if let Some(daemon) = &self.daemon {
+            daemon.let_go();
+        }
     }
 
     /// Ends the daemon, then removes the sockets.
@@ -87,6 +101,9 @@ impl Vsock {
 
     /// Kills the daemon and removes the sockets, without waiting.
     pub(crate) fn abandon(&self) {
+        if self.is_let_go.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(daemon) = &self.daemon {
             // Before its sockets go, or it could make them again.
             daemon.kill();
@@ -128,20 +145,23 @@ fn removed(path: &HostPath, result: io::Result<()>) -> Result<(), StopError> {
 pub(crate) async fn prepare(
     config: &QemuConfig,
     dir: &HostPath,
+    outlives_parent: bool,
     deadline: Deadline,
 ) -> Result<Vsock, LaunchError> {
     if let Ok((cid, vhost)) = kernel::claim() {
         let transport = Transport::Kernel { cid };
-        return Ok(Vsock { transport, device: Some(vhost), daemon: None, dir: None });
+        let mut vsock = Vsock::in_use(transport, None, None);
+        vsock.device = Some(vhost);
+        return Ok(vsock);
     }
     let own = config.user.map(|user| make_dir(dir, user)).transpose()?;
     let dir = own.as_ref().unwrap_or(dir);
     let (control, agent) = (socket(dir, CONTROL)?, socket(dir, AGENT)?);
     let news = NewFiles::watch(dir.as_path());
     let news = news.map_err(|source| LaunchError::Host { step: "watch the runtime directory", source })?;
-    let daemon = spawn_daemon(config, dir)?;
+    let daemon = spawn_daemon(config, dir, outlives_parent)?;
     let transport = Transport::Daemon { control, agent };
-    let mut vsock = Vsock { transport, device: None, daemon: Some(daemon), dir: own };
+    let mut vsock = Vsock::in_use(transport, Some(daemon), own);
     match vsock.ready(&news, deadline).await {
         Ok(device) => {
             vsock.device = Some(device);
@@ -178,12 +198,12 @@ fn socket(dir: &HostPath, name: &str) -> Result<HostPath, LaunchError> {
     Err(LaunchError::Host { step: "name the machine's sockets", source: io::Error::other(reason) })
 }
 
-fn spawn_daemon(config: &QemuConfig, dir: &HostPath) -> Result<Process, LaunchError> {
+fn spawn_daemon(config: &QemuConfig, dir: &HostPath, outlives_parent: bool) -> Result<Process, LaunchError> {
     let mut command = Command::new(&config.vsock_program);
     // Names in its working directory, since it may have no right to come there by a path.
     command.arg("--vm").arg(format!("guest-cid=3,socket={CONTROL},uds-path={AGENT}")).current_dir(dir);
     let identity = config.user.map(|user| Identity { user, groups: Vec::new() });
-    let bonds = Bonds { die_with_parent: config.die_with_parent, identity };
+    let bonds = Bonds { die_with_parent: config.die_with_parent, outlives_parent, identity };
     Process::spawn(command, Vec::new(), &bonds).map_err(|source| {
         if source.kind() != io::ErrorKind::NotFound {
             return LaunchError::Host { step: "start vhost-device-vsock", source };
@@ -271,5 +291,21 @@ mod kernel {
             }
         }
         Err(io::ErrorKind::AddrInUse.into())
+    }
+}
+
+mod cid {
+    //! A context id as a number.
+
+    use serde::{Deserialize, Deserializer, Serializer};
+    use vc_types::VsockCid;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(cid: &VsockCid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(cid.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VsockCid, D::Error> {
+        u32::deserialize(deserializer).map(VsockCid)
     }
 }

@@ -10,7 +10,8 @@ const MODULES: &str = "lib/modules";
 /// Packs the initrd.
 ///
 /// `vc-guest` relies on this: `/lib/modules` has every module as `NAME.ko`, uncompressed; `modules.boot` names what each
-/// start loads, in order; `modules.dep` has what depends on what, with paths relative to `/lib/modules`.
+/// start loads, in order; `modules.dep` has what depends on what, with paths relative to `/lib/modules`; `modules.builtin`
+/// names those that the kernel has in itself.
 pub(super) fn pack(init: &[u8], modules: &ModuleSet) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["dev", "lib", MODULES, "proc", "run", "sys", "tmp"] {
@@ -22,6 +23,7 @@ pub(super) fn pack(init: &[u8], modules: &ModuleSet) -> Result<Vec<u8>> {
     archive.file("init", 0o755, init)?;
     archive.file(&format!("{MODULES}/modules.boot"), 0o644, modules.boot_list().as_bytes())?;
     archive.file(&format!("{MODULES}/modules.dep"), 0o644, modules.dependency_list().as_bytes())?;
+    archive.file(&format!("{MODULES}/modules.builtin"), 0o644, modules.built_in_list().as_bytes())?;
     for module in &modules.modules {
         archive.file(&format!("{MODULES}/{}.ko", module.name), 0o644, &module.data)?;
     }

@@ -133,6 +133,11 @@ impl ModuleSet {
         self.modules.iter().map(line).collect()
     }
 
+    /// `modules.builtin` as `make modules_install` writes it, as far as somebody may ask for it.
+    pub(super) fn built_in_list(&self) -> String {
+        self.built_in.iter().map(|name| format!("{name}.ko\n")).collect()
+    }
+
     /// All that `module` needs, directly or not, in load order.
     fn needs(&self, module: &Module) -> Vec<&str> {
         let mut needed: BTreeSet<&str> = module.depends.iter().map(String::as_str).collect();

@@ -30,10 +30,15 @@ const PACKAGES: [Need; 6] = [
     Need { program: "/usr/include/gelf.h", package: "libelf-dev" },
 ];
 
+/// The list of what is built in.
+const BUILT_IN: &str = "modules.builtin";
+
 /// A built kernel.
 #[derive(Debug)]
 pub(super) struct SmallKernel {
     pub(super) vmlinux: PathBuf,
+    /// Where its list of what is built in is, as `make modules_install` would write it.
+    pub(super) modules: PathBuf,
     /// Where it came from, for the manifest.
     pub(super) origin: Value,
 }
@@ -51,21 +56,24 @@ pub(super) fn build(workspace: &Workspace, update: bool) -> Result<SmallKernel> 
     });
     let directory = workspace.target.join("kernel-small");
     let (vmlinux, stamp) = (directory.join("vmlinux"), directory.join("origin.json"));
-    if vmlinux.is_file() && fs::read(&stamp).is_ok_and(|text| text == origin.to_string().as_bytes()) {
-        return Ok(SmallKernel { vmlinux, origin });
+    let modules = directory.join("modules");
+    let is_whole = vmlinux.is_file() && modules.join(BUILT_IN).is_file();
+    if is_whole && fs::read(&stamp).is_ok_and(|text| text == origin.to_string().as_bytes()) {
+        return Ok(SmallKernel { vmlinux, modules, origin });
     }
     apt::install(&PACKAGES)?;
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let started = Instant::now();
     println!("guest: building the small kernel, which takes some minutes");
-    compile(&package, &directory, &vmlinux)?;
+    fs::create_dir_all(&modules).with_context(|| format!("cannot make {}", modules.display()))?;
+    compile(&package, &directory, &vmlinux, &modules)?;
     fs::write(&stamp, origin.to_string()).with_context(|| format!("cannot write {}", stamp.display()))?;
     println!("guest: the small kernel is built ({:.0} s)", started.elapsed().as_secs_f32());
-    Ok(SmallKernel { vmlinux, origin })
+    Ok(SmallKernel { vmlinux, modules, origin })
 }
 
 /// Compiles in a directory that goes afterwards: sources and objects take 2 GB.
-fn compile(package: &Path, directory: &Path, vmlinux: &Path) -> Result<()> {
+fn compile(package: &Path, directory: &Path, vmlinux: &Path, modules: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(directory).context("cannot make a temporary directory")?;
     println!("guest: unpacking {}", package.file_name().unwrap_or_default().display());
     let source = package::unpack_source(package, work.path())?;
@@ -75,6 +83,7 @@ fn compile(package: &Path, directory: &Path, vmlinux: &Path) -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     println!("guest: compiling with {jobs} jobs");
     make(&source, &objects, &work.path().join("log"), &[&format!("-j{jobs}"), "vmlinux"])?;
+    fs::copy(objects.join(BUILT_IN), modules.join(BUILT_IN)).context("the build left no list of modules")?;
     // Symbols and relocations are three quarters of it, and nobody reads them in the guest.
     let stripped = work.path().join("stripped");
     process::output(Command::new("strip").arg("-o").arg(&stripped).arg(objects.join("vmlinux")))?;

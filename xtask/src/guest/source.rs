@@ -65,7 +65,7 @@ impl Source {
     pub(super) fn read(&self) -> Result<Kernel> {
         match self {
             Self::Package(package) => read_package(package),
-            Self::Small(kernel) => read_files(&kernel.vmlinux, None, kernel.origin.clone()),
+            Self::Small(kernel) => read_files(&kernel.vmlinux, Some(&kernel.modules), kernel.origin.clone()),
             Self::Files { kernel, modules } => {
                 let name = kernel.file_name().unwrap_or_default().to_string_lossy();
                 read_files(kernel, modules.as_deref(), json!({ "file": name }))

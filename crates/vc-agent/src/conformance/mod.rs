@@ -27,30 +27,11 @@ pub const COUNT: usize = 57;
 ///
 /// # Panics
 /// At the first obligation that is not met.
-pub async fn all(agent: &impl Agent, fixture: &impl Fixture, met: impl FnMut(&'static str)) {
-    all_but(&[], agent, fixture, met).await;
-}
-
-/// As [`all`], without the obligations that are named in `not_yet`: those of an agent that is still
-/// being made.
-///
-/// # Panics
-/// At the first obligation that is not met, and when `not_yet` has a name that there is not.
-pub async fn all_but(
-    not_yet: &[&str],
-    agent: &impl Agent,
-    fixture: &impl Fixture,
-    mut met: impl FnMut(&'static str),
-) {
-    let mut passed_over = 0;
+pub async fn all(agent: &impl Agent, fixture: &impl Fixture, mut met: impl FnMut(&'static str)) {
     macro_rules! run {
         ($($obligation:path),+ $(,)?) => {$(
-            if not_yet.contains(&stringify!($obligation)) {
-                passed_over += 1;
-            } else {
-                $obligation(agent, fixture).await;
-                met(stringify!($obligation));
-            }
+            $obligation(agent, fixture).await;
+            met(stringify!($obligation));
         )+};
     }
     run!(
@@ -112,5 +93,4 @@ pub async fn all_but(
         streams::a_blocked_write_holds_up_no_signal,
         guest::destroying_the_sandbox_ends_it,
     );
-    assert_eq!(passed_over, not_yet.len(), "a name in {not_yet:?} is none");
 }

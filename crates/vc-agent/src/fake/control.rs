@@ -104,6 +104,18 @@ impl FakeAgent {
         self.state().has_failed
     }
 
+    /// Has the next call go wrong, whichever that is.
+    pub fn fail_next(&self, fault: Fault) {
+        let mut state = self.state();
+        let next = u32::try_from(state.calls.len()).ok().and_then(|calls| NonZeroU32::MIN.checked_add(calls));
+        state.plan = next.map(|call| Plan { call, fault });
+    }
+
+    /// From now on no call goes wrong by plan.
+    pub fn heal(&self) {
+        self.state().plan = None;
+    }
+
     /// Ends the connection: calls under way and all later ones meet [`AgentError::Disconnected`].
     pub fn disconnect(&self) {
         self.change(|state| state.is_gone = true);

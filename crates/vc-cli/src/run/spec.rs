@@ -52,6 +52,15 @@ fn default_spec() -> Spec {
     spec
 }
 
+/// A specification to start from: a shell at a terminal.
+pub(crate) fn example() -> Spec {
+    let mut process = default_process();
+    process.set_args(Some(vec!["sh".to_owned()])).set_terminal(Some(true));
+    let mut spec = default_spec();
+    spec.set_process(Some(process)).set_root(Some(oci_spec::runtime::Root::default()));
+    spec
+}
+
 /// A process without a command.
 fn default_process() -> Process {
     let mut process = Process::default();
@@ -117,10 +126,8 @@ mod tests {
 
     fn options(line: &[&str]) -> Run {
         let line = ["vc", "run"].iter().chain(line);
-        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else {
-            panic!("a run is expected")
-        };
-        run
+        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("run") };
+        *run
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl Bench {
 
     /// `vc run`, without layers and command.
     pub(crate) fn bare(&self) -> Command {
+        let mut command = self.program();
+        command.arg("run");
+        command
+    }
+
+    /// `vc`, and nothing else. Its states are in the runtime directory.
+    pub(crate) fn program(&self) -> Command {
         let mut command = match self.user {
             None => Command::new(&self.vc),
             Some(user) => {
@@ -70,7 +77,7 @@ impl Bench {
                 command
             }
         };
-        command.arg("run").env("VC_GUEST", &self.guest).env("XDG_RUNTIME_DIR", self.leftovers.runtime_dir());
+        command.env("VC_GUEST", &self.guest).env("XDG_RUNTIME_DIR", self.leftovers.runtime_dir());
         command
     }
 

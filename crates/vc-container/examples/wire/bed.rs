@@ -10,7 +10,7 @@ use vc_agent::{
     Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, ExecProcess, Guest, ProcessRef,
     Processes,
 };
-use vc_container::{ContainerStorage, guest_spec};
+use vc_container::{ContainerStorage, GuestFeatures, guest_spec};
 use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
 use vc_storage::DiskPlug;
@@ -62,7 +62,11 @@ impl Bed {
             plugged.push(DiskPlug { id, location });
         }
         let process = process(&["sleep", "1000000"]);
-        let spec = guest_spec(SpecBuilder::default().process(process.clone()).build()?, &plan.rootfs)?;
+        let spec = guest_spec(
+            SpecBuilder::default().process(process.clone()).build()?,
+            &plan.rootfs,
+            GuestFeatures::default(),
+        )?;
         let request = CreateContainer {
             storages: plan.resolve(&plugged)?,
             ..CreateContainer::new(container.clone(), spec)

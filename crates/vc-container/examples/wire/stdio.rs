@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixListener;
-use vc_agent::Processes;
 use vc_agent::io::Output;
+use vc_agent::{ProcessRef, Processes, Streams};
 use vc_types::AgentAddress;
 
 use crate::Result;
@@ -24,7 +24,7 @@ pub(crate) async fn measure(bed: &Bed, rounds: usize) -> Result<()> {
         return Err("this measures vsock devices in user space only".into());
     };
     let listener = UnixListener::bind(format!("{socket}_{PORT}"))?;
-    let [mut raw, mut stdout]: [Series; 2] = Default::default();
+    let [mut raw, mut stdout, mut plain]: [Series; 3] = Default::default();
     let (count, port) = (MIB.to_string(), PORT.to_string());
     for round in 0..rounds {
         let source = bed.exec(&format!("raw{round}"), &["/source", &port, &count]).await?;
@@ -33,29 +33,56 @@ pub(crate) async fn measure(bed: &Bed, rounds: usize) -> Result<()> {
         drop(stream);
         bed.agent.wait(&source).await?;
 
-        let (from, blocks) = ("if=/dev/zero", format!("count={count}"));
-        let source = bed.exec(&format!("dd{round}"), &["dd", from, "bs=1M", &blocks]).await?;
+        let blocks = format!("count={count}");
+        let dd = ["dd", "if=/dev/zero", "bs=1M", &blocks];
+        let source = bed.exec(&format!("dd{round}"), &dd).await?;
         let mut output = Output::stdout(&bed.agent, &source);
         stdout.push(speed(&mut output).await?);
+        bed.agent.wait(&source).await?;
+
+        let source = bed.exec(&format!("plain{round}"), &dd).await?;
+        plain.push(speed_of_calls(bed, &source).await?);
         bed.agent.wait(&source).await?;
     }
     heading(&format!("{MIB} MiB out of a container"), rounds);
     compare("MiB/s", ("a vsock connection of their own", &raw), ("standard output", &stdout));
+    let calls = ("standard output, one call after the other", &plain);
+    compare("MiB/s", calls, ("standard output, read ahead", &stdout));
     Ok(())
 }
 
-/// MiB per second from the first bytes to the end.
+/// As [`speed`], with one call after the other, each for as much as read ahead.
+async fn speed_of_calls(bed: &Bed, process: &ProcessRef) -> Result<f64> {
+    let read = || bed.agent.read_stdout(process, 256 * 1024);
+    let first = read().await?.len();
+    let (start, mut came) = (Instant::now(), first);
+    loop {
+        match read().await?.len() {
+            0 => break,
+            more => came += more,
+        }
+    }
+    per_second(came, first, start)
+}
+
+/// MiB per second from the first bytes to the last. Not to the end of file: vhost-device-vsock does not pass on that the
+/// guest has closed its side of a connection.
 async fn speed(stream: &mut (impl AsyncRead + Unpin)) -> Result<f64> {
     let mut buffer = vec![0; 1 << 20];
-    let mut length = stream.read(&mut buffer).await?;
-    let (start, mut came) = (Instant::now(), 0);
-    let first = length;
-    while length > 0 {
-        came += length;
-        length = stream.read(&mut buffer).await?;
+    let first = stream.read(&mut buffer).await?;
+    let (start, mut came) = (Instant::now(), first);
+    while came < MIB << 20 {
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            more => came += more,
+        }
     }
+    per_second(came, first, start)
+}
+
+fn per_second(came: usize, first: usize, start: Instant) -> Result<f64> {
     if came != MIB << 20 {
-        return Err(format!("{came} of {MIB} MiB came").into());
+        return Err(format!("{came} bytes of {MIB} MiB came").into());
     }
     let bytes = u32::try_from(came - first)?;
     Ok(f64::from(bytes) / f64::from(1 << 20) / start.elapsed().as_secs_f64())

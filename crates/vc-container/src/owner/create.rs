@@ -1,5 +1,8 @@
 //! Creating a container: plan, size, disks, guest; on an error all of it is undone.
 
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{LinuxResources, Spec};
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
 use vc_device::{AttachStep, GuestLocation};
 use vc_hypervisor::{Machine, PlugError};
@@ -11,9 +14,10 @@ use super::record::Record;
 use super::{Owner, Reply, refuse};
 use crate::container::ContainerSpec;
 use crate::devices::DeviceUse;
-use crate::error::{Cause, OperationError, Step};
+use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
-use crate::guest_spec::guest_spec;
+use crate::guest_spec::{GuestFeatures, guest_spec};
+use crate::record::{ContainerRecord, Phase};
 use crate::state::Op;
 use crate::storage::{ContainerStorage, CopyFailed, apply, copy};
 use crate::timing::Budget;
@@ -30,8 +34,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         if let Some(cause) = refusal {
             return refuse(reply, Step::CheckState(id), cause);
         }
-        let linux = spec.oci.linux().as_ref();
-        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let resources = resources_of(&spec);
         let generation = self.next_generation();
         self.containers.insert(id.clone(), Record::creating(generation, resources));
         let guest = self.guest.clone();
@@ -83,6 +86,14 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             Err(mut error) => {
                 let Released { left, ghost } = undo.run(self, self.timing.undo()).await;
                 error.left = left;
+                let noted = self.note(|record| match record.container(id) {
+                    Some(known) if !undo.is_empty() => known.phase = Phase::Stopped,
+                    _ => record.forget(id),
+                });
+                // A record that is behind has a container that is being created, which is no one's.
+                if let Err(cause) = noted.await {
+                    error.left.push(Leftover { step: Step::Record, cause });
+                }
                 Creation { undo, result: Err(error), ghost }
             }
         }
@@ -95,11 +106,15 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         undo: &mut Undo,
         budget: Budget,
     ) -> Result<(), OperationError> {
+        let unrecorded = |cause| OperationError::new(Step::Record, cause);
         let unplanned = |cause: Cause| OperationError::new(Step::Plan(id.clone()), cause);
+        check(id, &spec.storage.plan, self.ledger.is_kept()).map_err(unplanned)?;
+        let new = new_record(id, &spec);
+        self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
         let ContainerSpec { oci, storage: ContainerStorage { plan, images } } = spec;
-        check(id, &plan).map_err(unplanned)?;
+        let features = self.features_for(&oci, budget).await?;
         let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
-        let oci = guest_spec(oci, &plan.rootfs).map_err(|error| unplanned(error.into()))?;
+        let oci = guest_spec(oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
         let linux = oci.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         undo.push(Held::Size(id.clone()));
@@ -122,7 +137,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         match created.await {
             Ok(()) => {
                 undo.confirm_container();
-                Ok(())
+                let ready = self.note_container(id, |known| known.phase = Phase::Ready);
+                ready.await.map_err(unrecorded)
             }
             Err(cause) => {
                 if is_without_container(&cause) {
@@ -131,6 +147,17 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 Err(OperationError::new(Step::Container(Call::CreateContainer, id.clone()), cause))
             }
         }
+    }
+
+    /// What of the guest matters to `spec`; it is asked only when something does.
+    async fn features_for(&self, spec: &Spec, budget: Budget) -> Result<GuestFeatures, OperationError> {
+        if spec.linux().as_ref().is_none_or(|linux| linux.seccomp().is_none()) {
+            return Ok(GuestFeatures::default());
+        }
+        let details = self.ask(self.agent.details(budget.deadline())).await;
+        let details =
+            details.map_err(|cause| OperationError::new(Step::Guest(Call::GetGuestDetails), cause))?;
+        Ok(GuestFeatures { seccomp: details.seccomp })
     }
 
     async fn plug(
@@ -202,8 +229,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     }
 }
 
-/// Whether the plan is for this container, and everything in it can be done.
-fn check(id: &ContainerId, plan: &StoragePlan) -> Result<(), Cause> {
+/// Whether the plan is for this container, and everything in it can be done; `outlives_owner` tells whether another
+/// process may have to take the sandbox over.
+fn check(id: &ContainerId, plan: &StoragePlan, outlives_owner: bool) -> Result<(), Cause> {
     if plan.container != *id {
         return Err(Cause::OtherContainer(plan.container.clone()));
     }
@@ -216,7 +244,31 @@ fn check(id: &ContainerId, plan: &StoragePlan) -> Result<(), Cause> {
     if plan.copies.iter().any(|copy| copy.watched) {
         return Err(Cause::NotYet("copies that follow their source"));
     }
+    // What serves them ends with the owner, and the guest would be left with files that nobody answers for.
+    if outlives_owner && !plan.shares.is_empty() {
+        return Err(Cause::NotYet("shared directories of a sandbox that outlives its owner"));
+    }
     Ok(())
+}
+
+/// The container as it is written down before anything is done for it.
+fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
+    let disks = spec.storage.plan.disks.iter().filter(|disk| disk.holds_layers());
+    ContainerRecord {
+        id: id.clone(),
+        phase: Phase::Creating,
+        oci: spec.oci.clone(),
+        layers: disks.flat_map(DiskPlan::paths).collect(),
+        resources: resources_of(spec),
+        exit: None,
+        processes: BTreeMap::new(),
+        oom_kills: 0,
+    }
+}
+
+fn resources_of(spec: &ContainerSpec) -> LinuxResources {
+    let linux = spec.oci.linux().as_ref();
+    linux.and_then(|linux| linux.resources().clone()).unwrap_or_default()
 }
 
 /// Whether the guest has said, or was never told, so that it has no such container and will have none.

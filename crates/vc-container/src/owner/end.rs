@@ -36,6 +36,12 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             let step = Step::RemoveRuntimeDir(self.dir.path().clone());
             left.push(Leftover { step, cause: error.into() });
         }
+        // The record goes last: as long as something is left, another owner may have to see to it.
+        if left.is_empty()
+            && let Err(error) = self.guest.ledger.remove()
+        {
+            left.push(Leftover { step: Step::Record, cause: error.into() });
+        }
         self.stopped = left.is_empty();
         self.publish();
         // Errors are told to who asked first; who asked later learns what is left.
@@ -68,18 +74,28 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     /// Nobody has a handle any more.
     pub(super) async fn abandon(self) {
-        // The directory is gone before the sandbox's own, in which it is.
         let stopped = self.guest.machine.stop(self.guest.timing.undo().deadline()).await;
-        let shares = match stopped {
+        // The shared directory goes before the sandbox's own, in which it is.
+        let mut left = match stopped {
             Ok(_) => self.guest.shares.end(self.guest.timing.undo().deadline()).await,
             Err(_) => Vec::new(),
         };
-        for left in &shares {
+        left.extend(end(&*self.guest.machine, self.dir, &self.guest.timing).await);
+        if left.is_empty()
+            && let Err(error) = self.guest.ledger.remove()
+        {
+            left.push(Leftover { step: Step::Record, cause: error.into() });
+        }
+        for left in left {
             tracing::error!(step = %left.step, cause = %left.cause, "an abandoned sandbox left something");
         }
-        for left in end(&*self.guest.machine, self.dir, &self.guest.timing).await {
-            tracing::error!(step = %left.step, cause = %left.cause, "an abandoned sandbox left something");
-        }
+    }
+
+    /// Gives everything up as it is. What child tasks were at, the next owner finds half done.
+    pub(super) async fn leave(mut self) {
+        self.work.shutdown().await;
+        self.guest.machine.let_go();
+        self.dir.let_go();
     }
 }
 

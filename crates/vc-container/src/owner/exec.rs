@@ -1,10 +1,11 @@
 //! Executing another process in a running container.
 
+use std::collections::BTreeSet;
 use std::sync::Weak;
 
 use vc_agent::{Agent, AgentError, Call, ExecProcess, ProcessRef, Signal, SignalTarget};
 use vc_hypervisor::Machine;
-use vc_types::Deadline;
+use vc_types::{Deadline, ExecId};
 
 use super::ghost::Ghost;
 use super::process::Process;
@@ -12,6 +13,7 @@ use super::record::Exec;
 use super::{Owner, Reply, refuse};
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
+use crate::record::ContainerRecord;
 use crate::state::Ask;
 
 impl<M: Machine, A: Agent> Owner<M, A> {
@@ -32,18 +34,36 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             if record.execs.get(&request.exec).is_some_and(|known| !known.process.has_ended()) {
                 return Err(Cause::ProcessExists);
             }
-            let new = Exec { process: Process::new(generation), runs: false, handle };
+            let new = Exec { process: Process::new(generation), runs: false, handle, kept: None };
             record.execs.insert(request.exec.clone(), new);
-            Ok(())
+            Ok(record.execs.keys().cloned().collect())
         });
-        if let Err(cause) = known {
-            return refuse(reply, Step::Process(Call::ExecProcess, process), cause);
-        }
+        let known: BTreeSet<ExecId> = match known {
+            Ok(known) => known,
+            Err(cause) => return refuse(reply, Step::Process(Call::ExecProcess, process), cause),
+        };
         let guest = self.guest.clone();
         self.spawn(async move {
-            let result = guest.exec(&request).await;
+            let result = guest.exec_recorded(&request, &known).await;
             move |owner: &mut Self| owner.executed(&process, generation, result, reply)
         });
+    }
+
+    /// Gives a handle to a process that there is.
+    pub(super) fn hold(&mut self, process: &ProcessRef, handle: Weak<()>, reply: Reply<()>) {
+        let record = self.asked(&process.container, Ask::Wait);
+        let exec = record.and_then(|record| {
+            let exec = process.exec.as_ref().and_then(|exec| record.execs.get_mut(exec));
+            exec.ok_or(Cause::NoSuchProcess)
+        });
+        let held = exec.map(|exec| {
+            // Whoever has a handle already keeps it.
+            if exec.kept.take().is_some() || exec.handle.strong_count() == 0 {
+                exec.handle = handle;
+            }
+        });
+        let step = Step::CheckState(process.container.clone());
+        let _ = reply.send(held.map_err(|cause| OperationError::new(step, cause)));
     }
 
     fn executed(
@@ -79,6 +99,24 @@ struct Failed {
 }
 
 impl<M: Machine, A: Agent> Guest<M, A> {
+    /// Executes a process that is written down first, so that no owner can lose its exit status. `known` are
+    /// the processes that are not forgotten.
+    async fn exec_recorded(&self, request: &ExecProcess, known: &BTreeSet<ExecId>) -> Result<(), Failed> {
+        let noted = self.note_container(&request.container, |container| {
+            container.processes.retain(|exec, _| known.contains(exec));
+            container.processes.insert(request.exec.clone(), None);
+        });
+        if let Err(cause) = noted.await {
+            return Err(Failed { error: OperationError::new(Step::Record, cause), ghost: false });
+        }
+        let result = self.exec(request).await;
+        if result.is_err() {
+            let forget = |container: &mut ContainerRecord| drop(container.processes.remove(&request.exec));
+            self.note_past(&request.container, forget).await;
+        }
+        result
+    }
+
     async fn exec(&self, request: &ExecProcess) -> Result<(), Failed> {
         let process = request.reference();
         let call = self.ask(self.agent.exec(request, self.timing.request()));

@@ -7,6 +7,7 @@ use vc_types::ContainerId;
 use super::{Owner, Reply, refuse};
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
+use crate::record::Phase;
 use crate::state::Op;
 
 impl<M: Machine, A: Agent> Owner<M, A> {
@@ -54,6 +55,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     /// Freezes it; if nobody knows whether that was done, it is thawed again.
     async fn pause(&self, id: &ContainerId) -> Result<(), OperationError> {
         let step = |call| Step::Container(call, id.clone());
+        self.note_phase(id, Phase::Paused).await?;
         let call = self.ask(self.agent.pause_container(id, self.timing.request()));
         let paused = self.metrics.step("pause", tracing::info_span!("pause", container = %id), call).await;
         let Err(cause) = paused else { return Ok(()) };
@@ -67,12 +69,14 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 Err(cause) => error.left.push(Leftover { step: step(Call::ResumeContainer), cause }),
             }
         }
+        self.note_past(id, |known| known.phase = Phase::Running).await;
         Err(error)
     }
 
     /// Thaws it; if nobody knows whether that was done, it is frozen again.
     async fn resume(&self, id: &ContainerId) -> Result<(), OperationError> {
         let step = |call| Step::Container(call, id.clone());
+        self.note_phase(id, Phase::Running).await?;
         let call = self.ask(self.agent.resume_container(id, self.timing.request()));
         let span = tracing::info_span!("resume", container = %id);
         let Err(cause) = self.metrics.step("resume", span, call).await else { return Ok(()) };
@@ -86,6 +90,13 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 Err(cause) => error.left.push(Leftover { step: step(Call::PauseContainer), cause }),
             }
         }
+        self.note_past(id, |known| known.phase = Phase::Paused).await;
         Err(error)
+    }
+
+    /// Writes down what the container is to be, so that another owner would have it be that.
+    async fn note_phase(&self, id: &ContainerId, phase: Phase) -> Result<(), OperationError> {
+        let noted = self.note_container(id, |known| known.phase = phase).await;
+        noted.map_err(|cause| OperationError::new(Step::Record, cause))
     }
 }

@@ -6,6 +6,7 @@ use vc_hypervisor::MachineExit;
 
 use super::Reply;
 use crate::error::{Cause, OperationError, Step};
+use crate::record::ExitRecord;
 
 pub(super) struct Process {
     /// Tells it from an earlier one of the same name.
@@ -21,6 +22,17 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn new(generation: u64) -> Self {
         Self { generation, end: None, watched: false, waiting: Vec::new(), ended: watch::channel(false).0 }
+    }
+
+    /// A process of an owner that has died.
+    pub(super) fn recovered(end: Option<Result<ExitStatus, String>>) -> Self {
+        let ended = watch::channel(end.is_some()).0;
+        Self { end, ended, ..Self::new(0) }
+    }
+
+    /// How it ended, to be written down.
+    pub(super) fn end_record(&self) -> Option<ExitRecord> {
+        self.end.as_ref().map(ExitRecord::from)
     }
 
     /// How it ended, once that is known.

@@ -1,7 +1,7 @@
 //! What the owner knows of one container.
 
 use std::collections::BTreeMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::watch;
@@ -10,10 +10,11 @@ use vc_hypervisor::MachineExit;
 use vc_types::{ContainerId, ExecId};
 
 use super::process::Process;
+use crate::record::{ContainerRecord, ExitRecord, Phase};
 use crate::state::{Op, State};
 use crate::undo::Undo;
 
-pub(super) struct Record {
+pub(crate) struct Record {
     pub(super) state: State,
     /// Its own process.
     pub(super) init: Process,
@@ -35,6 +36,8 @@ pub(super) struct Exec {
     pub(super) runs: bool,
     /// Dead when nobody has a handle to it.
     pub(super) handle: Weak<()>,
+    /// Held for somebody who has not come back since its owner died.
+    pub(super) kept: Option<Arc<()>>,
 }
 
 impl Record {
@@ -48,6 +51,44 @@ impl Record {
             held: Undo::default(),
             busy: true,
         }
+    }
+
+    /// A container of an owner that has died.
+    pub(crate) fn recovered(record: ContainerRecord, held: Undo) -> Self {
+        let state = match record.phase {
+            Phase::Creating => State::Creating,
+            Phase::Ready => State::Ready,
+            Phase::Running => State::Running,
+            Phase::Paused => State::Paused,
+            Phase::Stopped => State::Stopped,
+        };
+        let process = |end: Option<ExitRecord>| Process::recovered(end.map(Into::into));
+        let kept = |end| {
+            let known = Arc::new(());
+            Exec { process: process(end), runs: true, handle: Arc::downgrade(&known), kept: Some(known) }
+        };
+        Self {
+            state,
+            init: process(record.exit),
+            execs: record.processes.into_iter().map(|(exec, end)| (exec, kept(end))).collect(),
+            resources: record.resources,
+            oom_kills: record.oom_kills,
+            held,
+            busy: false,
+        }
+    }
+
+    /// Writes down how far it is.
+    pub(crate) fn note(&self, record: &mut ContainerRecord) {
+        record.phase = match self.state {
+            State::Creating => Phase::Creating,
+            State::Ready => Phase::Ready,
+            State::Running => Phase::Running,
+            State::Paused => Phase::Paused,
+            State::Stopped => Phase::Stopped,
+        };
+        record.exit = self.init.end_record();
+        record.oom_kills = self.oom_kills;
     }
 
     /// The process of that name, its own or an executed one.

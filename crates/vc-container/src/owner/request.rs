@@ -22,6 +22,7 @@ pub(crate) enum Request {
     Create { id: ContainerId, spec: Box<ContainerSpec>, reply: Reply<()> },
     Start { id: ContainerId, reply: Reply<()> },
     Exec { request: Box<ExecProcess>, handle: Weak<()>, reply: Reply<()> },
+    Hold { process: ProcessRef, handle: Weak<()>, reply: Reply<()> },
     Wait { process: ProcessRef, reply: Reply<ExitStatus> },
     Pause { id: ContainerId, reply: Reply<()> },
     Resume { id: ContainerId, reply: Reply<()> },
@@ -39,4 +40,5 @@ pub(crate) enum Request {
     MachineStats { reply: Reply<Statistics> },
     StopSandbox { reply: oneshot::Sender<Vec<Leftover>> },
     KillMachine { reply: oneshot::Sender<()> },
+    Leave { reply: oneshot::Sender<()> },
 }

@@ -7,6 +7,7 @@ use vc_types::ContainerId;
 use super::stop::Purpose;
 use super::{Owner, Reply, refuse};
 use crate::error::{Cause, OperationError, Step};
+use crate::record::Phase;
 use crate::state::Op;
 
 impl<M: Machine, A: Agent> Owner<M, A> {
@@ -21,16 +22,24 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         }
         let guest = self.guest.clone();
         self.spawn(async move {
-            let call = guest.ask(guest.agent.start_container(&id, guest.timing.request()));
-            let span = tracing::info_span!("start container", container = %id);
-            let result = guest.metrics.step("start container", span, call).await;
+            // Before the call: when its answer never comes, the process may run all the same.
+            let noted = guest.note_container(&id, |known| known.phase = Phase::Running).await;
+            let result = match noted {
+                Err(cause) => Err((Step::Record, cause)),
+                Ok(()) => {
+                    let call = guest.ask(guest.agent.start_container(&id, guest.timing.request()));
+                    let span = tracing::info_span!("start container", container = %id);
+                    let started = guest.metrics.step("start container", span, call).await;
+                    started.map_err(|cause| (Step::Container(Call::StartContainer, id.clone()), cause))
+                }
+            };
             move |owner: &mut Self| owner.started(id, result, reply)
         });
     }
 
-    fn started(&mut self, id: ContainerId, result: Result<(), Cause>, reply: Reply<()>) {
-        if let Err(cause) = result {
-            let error = OperationError::new(Step::Container(Call::StartContainer, id.clone()), cause);
+    fn started(&mut self, id: ContainerId, result: Result<(), (Step, Cause)>, reply: Reply<()>) {
+        if let Err((step, cause)) = result {
+            let error = OperationError::new(step, cause);
             return self.release(id, Purpose::FailedStart(error, reply));
         }
         self.no_longer_busy(&id).go(Op::Start);

@@ -10,6 +10,7 @@ use super::{Owner, Reply, refuse};
 use crate::container::ForcedStop;
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
+use crate::record::Phase;
 use crate::state::{Op, State};
 use crate::undo::{Released, Undo};
 
@@ -72,7 +73,15 @@ impl<M: Machine, A: Agent> Owner<M, A> {
                 let released = undo.run(&guest, guest.timing.undo()).await;
                 if released.left.is_empty() { Ok(released) } else { Err(released) }
             };
-            let (Ok(released) | Err(released)) = guest.metrics.step("stop", span, steps).await;
+            let (Ok(mut released) | Err(mut released)) = guest.metrics.step("stop", span, steps).await;
+            let is_deleted = matches!(purpose, Purpose::Delete(_)) && released.left.is_empty();
+            let noted = guest.note(|record| match record.container(&id) {
+                Some(known) if !is_deleted => known.phase = Phase::Stopped,
+                _ => record.forget(&id),
+            });
+            if let Err(cause) = noted.await {
+                released.left.push(Leftover { step: Step::Record, cause });
+            }
             let escalation = if force && !released.left.is_empty() {
                 Some(guest.machine.stop(guest.timing.undo().deadline()).await)
             } else {

@@ -59,12 +59,18 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let back = guest_resources(reverse(before, &change));
         let change = guest_resources(change);
         let updated = self.ask(self.agent.update_container(id, &change, budget.deadline())).await;
-        let Err(cause) = updated else { return Ok(self.sizing.now()) };
         let step = Step::Container(Call::UpdateContainer, id.clone());
+        let (failed, cause) = match updated {
+            Err(cause) => (step.clone(), cause),
+            Ok(()) => match self.note_container(id, |known| known.resources = after.clone()).await {
+                Ok(()) => return Ok(self.sizing.now()),
+                Err(cause) => (Step::Record, cause),
+            },
+        };
         // An agent may have made a part of the change before it refused.
         let undo = self.timing.undo();
         let restored = self.ask(self.agent.update_container(id, &back, undo.share(2))).await;
-        let mut error = OperationError::new(step.clone(), cause);
+        let mut error = OperationError::new(failed, cause);
         error.left.extend(restored.err().map(|cause| Leftover { step, cause }));
         if let Err(cause) = self.sizing.claim(self, id, before.clone(), undo).await {
             error.left.push(Leftover { step: Step::ResizeMachine, cause });

@@ -8,6 +8,7 @@ use vc_types::{ContainerId, Deadline};
 
 use super::{Owner, Reply, refuse};
 use crate::error::{Cause, OperationError, Step};
+use crate::record::{ContainerRecord, ExitRecord, Phase};
 use crate::state::Ask;
 
 impl<M: Machine, A: Agent> Owner<M, A> {
@@ -43,14 +44,15 @@ impl<M: Machine, A: Agent> Owner<M, A> {
             let (process, generation, guest) = (process.clone(), known.generation, self.guest.clone());
             self.spawn(async move {
                 let result = guest.ask(guest.agent.wait(&process)).await;
-                move |owner: &mut Self| owner.exited(&process, generation, result)
+                let end = result.map_err(|cause| cause.to_string());
+                guest.note_past(&process.container, |container| note_end(container, &process, &end)).await;
+                move |owner: &mut Self| owner.exited(&process, generation, end)
             });
         }
     }
 
-    fn exited(&mut self, process: &ProcessRef, generation: u64, result: Result<ExitStatus, Cause>) {
+    fn exited(&mut self, process: &ProcessRef, generation: u64, end: Result<ExitStatus, String>) {
         let record = self.containers.get_mut(&process.container);
-        let end = result.map_err(|cause| cause.to_string());
         match (record, &process.exec) {
             (Some(record), None) if record.init.generation == generation => {
                 record.process_ended(&process.container, end);
@@ -113,5 +115,21 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         }
         self.guest_is_silent = answer.is_err();
         self.watch_health();
+    }
+}
+
+/// Writes down how a process ended. The first word on it is the one that counts.
+fn note_end(container: &mut ContainerRecord, process: &ProcessRef, end: &Result<ExitStatus, String>) {
+    let end = ExitRecord::from(end);
+    match &process.exec {
+        None => {
+            container.phase = Phase::Stopped;
+            container.exit.get_or_insert(end);
+        }
+        Some(exec) => {
+            if let Some(known) = container.processes.get_mut(exec) {
+                known.get_or_insert(end);
+            }
+        }
     }
 }

@@ -30,6 +30,11 @@ impl Bench {
         Self { hypervisor, agent, spec, layers: layers.into(), files }
     }
 
+    /// A directory for what the test needs, gone with the bench.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.files.path()
+    }
+
     pub(crate) async fn sandbox(&self) -> Result<Sandbox, OperationError> {
         Sandbox::create(&self.hypervisor, &FakeConnector::new(&self.agent), self.spec.clone()).await
     }

@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::SpecBuilder;
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder, LinuxDeviceType, Spec};
 use vc_agent::{
     Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, Guest as _, Interface,
-    Network as _, ProcessRef, Processes, Storage, StorageDriver, Streams,
+    KernelModule, Network as _, ProcessRef, Processes, Storage, StorageDriver, Streams,
 };
-use vc_container::guest_spec;
+use vc_container::{GuestFeatures, guest_spec};
 use vc_device::{Access, BlockSpec, DeviceSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::{Qemu, QemuMachine};
-use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{Deadline, DeviceId, GuestPath, HostPath, MacAddress, PciPath};
 
 /// Ample for a busy machine under emulation.
@@ -61,7 +61,10 @@ impl Guest {
     /// Waits for the agent.
     pub(crate) async fn connect(&mut self) {
         let agent = Connector::default().connect(self.machine.agent_address(), deadline()).await.unwrap();
-        agent.create_sandbox(&CreateSandbox::new("devices".parse().unwrap()), deadline()).await.unwrap();
+        let mut sandbox = CreateSandbox::new("devices".parse().unwrap());
+        // Only serial ports need it, so the agent does not load it by itself.
+        sandbox.kernel_modules = vec![KernelModule { name: "virtio_console".into(), parameters: Vec::new() }];
+        agent.create_sandbox(&sandbox, deadline()).await.unwrap();
         self.agent = Some(agent);
     }
 
@@ -126,27 +129,65 @@ impl Guest {
 
     /// Runs a container on top of `layers` and busybox; returns what it writes.
     pub(crate) async fn run(&self, name: &str, layers: Vec<Storage>, script: &str) -> String {
-        let agent = self.agent.as_ref().unwrap();
+        let process = self.begin(name, layers, shell(script)).await;
+        self.finish(&process).await
+    }
+
+    /// Runs a container with a character device of the guest, by its numbers, as `/dev/port`.
+    pub(crate) async fn run_with_device(&self, name: &str, numbers: (i64, i64), script: &str) -> String {
+        let device = LinuxDeviceBuilder::default().path("/dev/port").typ(LinuxDeviceType::C);
+        let device = device.major(numbers.0).minor(numbers.1).file_mode(0o600_u32).build().unwrap();
+        let mut spec = shell(script);
+        add_device(&mut spec, device);
+        let process = self.begin(name, Vec::new(), spec).await;
+        self.finish(&process).await
+    }
+
+    /// Major and minor of the serial port that the guest knows by this name.
+    pub(crate) async fn serial_port(&self, name: &str) -> (i64, i64) {
+        // The kernel asks the device for the name, and makes the file once it knows it.
+        let look = format!(
+            "cd /sys/class/virtio-ports; until grep -lx {name} */name 2>/dev/null; do sleep 0.05; done >/dev/null; cat \
+             $(dirname $(grep -lx {name} */name))/dev"
+        );
+        let numbers = self.run(&format!("look-{name}"), Vec::new(), &look).await;
+        let (major, minor) = numbers.trim().split_once(':').unwrap();
+        (major.parse().unwrap(), minor.parse().unwrap())
+    }
+
+    pub(crate) fn agent(&self) -> &Client {
+        self.agent.as_ref().unwrap()
+    }
+
+    /// Starts a container on top of `layers` and busybox.
+    pub(crate) async fn begin(&self, name: &str, layers: Vec<Storage>, spec: Spec) -> ProcessRef {
+        let agent = self.agent();
         let id = name.parse().unwrap();
         let rootfs = GuestPath::new(format!("/run/kata-containers/{name}/rootfs")).unwrap();
         let mut storages = layers;
         storages.push(self.base.clone().unwrap());
         storages.push(overlay(name, &storages, &rootfs));
-        let mut request = CreateContainer::new(id, guest_spec(shell(script), &rootfs).unwrap());
+        let spec = guest_spec(spec, &rootfs, GuestFeatures::default()).unwrap();
+        let mut request = CreateContainer::new(id, spec);
         request.storages = storages;
         agent.create_container(&request, deadline()).await.unwrap();
         agent.start_container(&request.id, deadline()).await.unwrap();
-        let process = ProcessRef::init(&request.id);
+        ProcessRef::init(&request.id)
+    }
+
+    /// Waits for a container's end; returns what it wrote.
+    pub(crate) async fn finish(&self, process: &ProcessRef) -> String {
+        let agent = self.agent();
         let mut all = Vec::new();
         loop {
-            let some = agent.read_stdout(&process, 4096).await.unwrap();
+            let some = agent.read_stdout(process, 4096).await.unwrap();
             if some.is_empty() {
                 break;
             }
             all.extend(some);
         }
-        agent.wait(&process).await.unwrap();
-        agent.remove_container(&request.id, deadline()).await.unwrap();
+        agent.wait(process).await.unwrap();
+        agent.remove_container(&process.container, deadline()).await.unwrap();
         String::from_utf8(all).unwrap()
     }
 
@@ -171,12 +212,15 @@ fn overlay(name: &str, lower: &[Storage], rootfs: &GuestPath) -> Storage {
     }
 }
 
-fn shell(script: &str) -> oci_spec::runtime::Spec {
-    let mut spec = SpecBuilder::default().build().unwrap();
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
-    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
-    process.set_terminal(None);
-    spec.set_process(Some(process));
-    spec
+/// The device, and the right to use it.
+fn add_device(spec: &mut Spec, device: LinuxDevice) {
+    let allow = LinuxDeviceCgroupBuilder::default().allow(true).typ(device.typ()).access("rw");
+    let allow = allow.major(device.major()).minor(device.minor()).build().unwrap();
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut resources = linux.resources().clone().unwrap_or_default();
+    let mut rules = resources.devices().clone().unwrap_or_default();
+    rules.push(allow);
+    resources.set_devices(Some(rules));
+    linux.set_devices(Some(vec![device])).set_resources(Some(resources));
+    spec.set_linux(Some(linux));
 }

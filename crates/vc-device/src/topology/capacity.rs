@@ -111,7 +111,8 @@ impl DeviceSpec {
             | Self::VhostUserBlk(_)
             | Self::VhostUserFs(_)
             | Self::Vsock(_)
-            | Self::Network(_) => PortWish::Port(PortKind::RootPort),
+            | Self::Network(_)
+            | Self::SerialPort(_) => PortWish::Port(PortKind::RootPort),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! CreateContainer: storages, specification, executor; and the undo of each.
 
 use super::console::Console;
+use super::user_namespace::UserNamespace;
 use super::{Container, EXECUTOR_WAIT, Process as ContainerProcess, Processes, Stage};
 use crate::cgroup::Cgroup;
 use crate::devices;
 use crate::error::CallError;
 use crate::executor::{Joining, Launcher, Task};
 use crate::guest::{Guest, parse_id};
+use crate::hooks::{self, LateHooks};
 use crate::log::chain;
 use crate::resources::limits;
 use crate::spec::{SpecError, container_spec};
@@ -15,8 +17,8 @@ use nix::sys::signal::Signal;
 use oci_spec::runtime::{LinuxNamespace, Process, Spec};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 use vc_agent_protocol::agent::CreateContainerRequest;
 use vc_types::{ContainerId, Deadline, GuestPath};
@@ -41,6 +43,9 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     guest.modules_loaded().await?;
     let shared_pid = request.sandbox_pidns.then(|| shared_pid_namespace(guest)).transpose()?;
     let mut spec = container_spec(&request.oci, &id, shared_pid.as_deref())?;
+    if let Some(sandbox) = &*guest.sandbox() {
+        hooks::add(&mut spec, &sandbox.hooks);
+    }
     let mount_points = guest.storages().add(id.as_str(), &request.storages).await?;
     let created = async {
         super::device::use_guest_numbers(guest, &request.devices, &mut spec).await?;
@@ -66,7 +71,10 @@ async fn create_mounted(
 ) -> Result<Container, CallError> {
     let bundle = Path::new(BUNDLES).join(id.as_str());
     let cgroup = make_cgroup(guest, &mut spec)?;
+    let joining = joining(&spec, &cgroup);
     let launched = async {
+        // Of no more use once the container is in it.
+        let _users = UserNamespace::make(guest, &mut spec).await?;
         write_bundle(&bundle, &spec)?;
         let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
         let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), console };
@@ -75,11 +83,15 @@ async fn create_mounted(
     match launched.await {
         Ok(launched) => {
             let process = launched.into_process(id.to_string(), true, guest.launcher());
+            let init = process.pid;
             let watching = guest.oom_kills().clone().watch(id.clone(), cgroup.clone());
             Ok(Container {
                 id: id.clone(),
-                joining: joining(&spec, &cgroup),
+                joining,
+                hooks: LateHooks::of(&spec, id.as_str(), &bundle),
                 cgroup,
+                init,
+                counters: OnceLock::new(),
                 processes: Mutex::new(Processes::starting_with(process)),
                 bundle,
                 launcher: guest.launcher().clone(),

@@ -1,6 +1,7 @@
 //! Containers and their processes.
 
 mod console;
+mod counters;
 mod create;
 mod device;
 mod exec;
@@ -11,16 +12,18 @@ mod start;
 mod stats;
 mod termination_log;
 mod update;
+mod user_namespace;
 
 use crate::cgroup::Cgroup;
 use crate::error::CallError;
 use crate::executor::{Joining, Launcher};
+use crate::hooks::LateHooks;
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::Streams;
 use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::task::AbortHandle;
 use vc_types::{ContainerId, GuestPath};
@@ -37,10 +40,14 @@ const EXECUTOR_WAIT: Duration = Duration::from_secs(60);
 pub(crate) struct Container {
     pub(crate) id: ContainerId,
     pub(crate) cgroup: Cgroup,
+    /// Its first process.
+    init: Pid,
+    counters: OnceLock<counters::Counters>,
     /// What every further process joins.
     joining: Joining,
     /// `config.json` and the sockets of terminals.
     bundle: PathBuf,
+    hooks: LateHooks,
     launcher: Launcher,
     mount_points: Mutex<Vec<GuestPath>>,
     stage: Mutex<Stage>,

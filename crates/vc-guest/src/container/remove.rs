@@ -34,6 +34,7 @@ pub(crate) async fn remove(guest: &Guest, id: &str, timeout: u32) -> Result<(), 
         }
     });
     let errors = removed.await.map_err(|_| CallError::Panicked)??;
+    container.hooks.stopped(guest.reaper()).await;
     guest.forget(&container.id);
     let mut errors = errors.into_iter();
     let first = errors.next();

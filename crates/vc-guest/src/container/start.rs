@@ -15,8 +15,18 @@ use vc_types::Deadline;
 const FREEZE_WAIT: Duration = Duration::from_secs(10);
 
 impl Container {
-    /// Lets the container's first process, which has waited since it was made, become its command.
-    pub(crate) fn start(&self) -> Result<(), CallError> {
+    /// Lets the container's first process, which has waited since it was made, become its command; then
+    /// runs the hooks for that. One that fails ends the container (`runtime.md`, "Lifecycle", step 9).
+    pub(crate) async fn start(&self) -> Result<(), CallError> {
+        self.let_go()?;
+        if let Err(error) = self.hooks.started(&self.launcher.reaper, self.init).await {
+            self.cgroup.kill_all()?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    fn let_go(&self) -> Result<(), CallError> {
         if self.process("")?.exit.borrow().is_some() {
             return Err(CallError::State {
                 container: self.id.to_string(),

@@ -7,7 +7,7 @@
 use super::command::{become_program, command};
 use super::protocol::{ExecTask, Failure};
 use crate::cgroup::ROOT;
-use crate::sys;
+use crate::sys::{self, Child};
 use libcontainer::syscall::syscall::{Syscall, create_syscall};
 use libcontainer::{capabilities, tty};
 use nix::errno::Errno;
@@ -48,7 +48,7 @@ pub(super) fn exec(task: &ExecTask, init: OwnedFd) -> Result<i32, Failure> {
     })?;
     drop(init);
     let (mut reports, report) = pipe().map_err(|error| Failure::Other(error.to_string()))?;
-    let child = sys::child_in(Some(cgroup.as_fd()), false).map_err(|errno| match errno {
+    let child = sys::child(Child::Own, Some(cgroup.as_fd())).map_err(|errno| match errno {
         Errno::EAGAIN => Failure::TooManyProcesses,
         errno => Failure::step("start a process in the container")(errno),
     })?;

@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +48,14 @@ pub(crate) enum LaunchError {
 pub(crate) struct Launcher {
     pub(crate) reaper: Reaper,
     requests: mpsc::Sender<Request>,
+    spent: Arc<Mutex<Spent>>,
+}
+
+/// How many tasks were done or failed, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) tasks: u64,
+    pub(crate) time: Duration,
 }
 
 impl Launcher {
@@ -53,13 +63,18 @@ impl Launcher {
     pub(crate) fn new(reaper: Reaper) -> Self {
         let (requests, receiver) = mpsc::channel(16);
         tokio::spawn(serve(reaper.clone(), receiver));
-        Self { reaper, requests }
+        Self { reaper, requests, spent: Arc::default() }
     }
 
     /// Has the executor started, so that the first task need not wait for that.
     pub(crate) async fn warm_up(&self) {
         // Without its task every launch fails, and says so.
         let _ = self.requests.send(Request::WarmUp).await;
+    }
+
+    /// What was spent on tasks so far.
+    pub(crate) fn spent(&self) -> Spent {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has `task` done by a worker, and watches the process that it makes, whose standard streams are
@@ -69,6 +84,21 @@ impl Launcher {
     /// [`LaunchError`]; no process is left then, except what the task had put into a cgroup when it
     /// came too late.
     pub(crate) async fn launch(
+        &self,
+        task: &Task,
+        streams: Option<[OwnedFd; 3]>,
+        init: Option<OwnedFd>,
+        deadline: Deadline,
+    ) -> Result<(Pid, Exit), LaunchError> {
+        let start = Instant::now();
+        let launched = self.launch_untimed(task, streams, init, deadline).await;
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.tasks += 1;
+        spent.time += start.elapsed();
+        launched
+    }
+
+    async fn launch_untimed(
         &self,
         task: &Task,
         streams: Option<[OwnedFd; 3]>,

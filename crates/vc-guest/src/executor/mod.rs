@@ -27,11 +27,12 @@ mod client;
 mod command;
 mod join;
 mod launch;
+mod namespace;
 mod protocol;
 mod server;
 mod worker;
 mod workload;
 
-pub(crate) use launch::{LaunchError, Launcher};
-pub(crate) use protocol::{ExecTask, Failure, Joining, Task, state_directory};
+pub(crate) use launch::{LaunchError, Launcher, Spent};
+pub(crate) use protocol::{ExecTask, Failure, IdMappings, Joining, Task, state_directory};
 pub use server::run_helper;

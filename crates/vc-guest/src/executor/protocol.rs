@@ -3,7 +3,7 @@
 //! The agent asks the executor for a worker with one message on a Unix socket: a byte, and descriptors.
 //! Everything else goes over a socket of the worker's own, as lines of JSON.
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxSeccomp, Process};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,8 @@ pub(crate) enum Task {
     Exec(Box<ExecTask>),
     /// Make a pid namespace with an init of its own.
     PidNamespace,
+    /// Make a user namespace, and a process in it.
+    UserNamespace(IdMappings),
 }
 
 /// A process to be started in the container whose first process came with the request as a pidfd.
@@ -28,6 +30,13 @@ pub(crate) struct ExecTask {
     pub(crate) joining: Joining,
     /// The socket that gets the terminal.
     pub(crate) console: Option<PathBuf>,
+}
+
+/// The ids of a user namespace.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IdMappings {
+    pub(crate) users: Vec<LinuxIdMapping>,
+    pub(crate) groups: Vec<LinuxIdMapping>,
 }
 
 /// What every process of a container has in common with the first one.

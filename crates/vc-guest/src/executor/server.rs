@@ -1,7 +1,8 @@
 //! The executor: a process with a single thread that copies itself for each task.
 
-use super::worker::{Worker, pause};
-use crate::sys;
+use super::namespace::pause;
+use super::worker::Worker;
+use crate::sys::{self, Child};
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 use std::io::Write;
@@ -40,7 +41,7 @@ fn serve(mut socket: UnixStream) -> ExitCode {
             _ => return ExitCode::SUCCESS,
         };
         // A sibling: the agent is its parent, and gets its status.
-        let answer = match sys::child_in(None, true) {
+        let answer = match sys::child(Child::Sibling, None) {
             Ok(None) => {
                 drop(socket);
                 return work(descriptors, word[0]);

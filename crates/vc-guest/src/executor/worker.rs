@@ -1,23 +1,21 @@
 //! A worker: does one task, answers, and goes once the agent watches what it made.
 
 use super::join::exec;
+use super::namespace::{pid_namespace, user_namespace};
 use super::protocol::{Answer, Failure, STATE, Task};
 use super::workload::Workload;
 use crate::log::chain;
-use crate::sys;
 use libcontainer::container::ContainerStatus;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::Signal;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 /// The longest task taken, in bytes: arguments and environment have a limit of 1 MiB, and JSON may
@@ -65,6 +63,7 @@ impl Worker {
             Task::Create { id, bundle, console } => create(id, bundle, console),
             Task::Exec(task) => exec(&task, self.init.take().ok_or(Failure::Gone)?),
             Task::PidNamespace => pid_namespace().map_err(|error| other(&error)),
+            Task::UserNamespace(mappings) => user_namespace(&mappings),
         }
     }
 }
@@ -94,28 +93,6 @@ fn build(
         .build()?;
     container.set_status(ContainerStatus::Running).save()?;
     container.pid().map(|pid| pid.as_raw()).ok_or(LibcontainerError::Other("no pid".to_owned()))
-}
-
-/// Starts `pause` as the init of a new pid namespace.
-fn pid_namespace() -> std::io::Result<i32> {
-    unshare(CloneFlags::CLONE_NEWPID)?;
-    let child = Command::new("/proc/self/exe")
-        .arg("pause")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    i32::try_from(child.id()).map_err(std::io::Error::other)
-}
-
-/// The init of a shared pid namespace: reaps orphans until it is killed.
-pub(super) fn pause() -> ExitCode {
-    if sys::ignore_signal(Signal::SIGCHLD).is_err() {
-        return ExitCode::FAILURE;
-    }
-    loop {
-        nix::unistd::pause();
-    }
 }
 
 fn read_report(reports: &mut PipeReader) -> Option<Failure> {

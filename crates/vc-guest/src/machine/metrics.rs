@@ -1,7 +1,9 @@
 //! GetMetrics: the numbers of the guest and of the agent, as Prometheus reads them.
 //!
-//! Names and labels are those of Kata Containers' agent, so that its dashboards find them.
+//! Names and labels are those of Kata Containers' agent, so that its dashboards find them; what that agent does not count
+//! has names of our own.
 
+use crate::executor::Spent;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -9,8 +11,9 @@ use std::path::Path;
 /// A clock tick, in seconds: the kernel's USER_HZ is 100 on every architecture of today (times(2)).
 const TICK: f64 = 0.01;
 
-/// All metrics, as text in Prometheus' exposition format. `proc` is where procfs is mounted.
-pub(crate) fn metrics(proc: &Path) -> String {
+/// All metrics, as text in Prometheus' exposition format. `proc` is where procfs is mounted, `executor` what the
+/// container executor has spent so far.
+pub(crate) fn metrics(proc: &Path, executor: Spent) -> String {
     let read = |name: &str| std::fs::read_to_string(proc.join(name)).unwrap_or_default();
     let mut page = Page::default();
     page.load(&read("loadavg"));
@@ -22,6 +25,7 @@ pub(crate) fn metrics(proc: &Path) -> String {
     page.agent(&read("self/stat"));
     page.pairs("kata_agent_io_stat", "What the agent read and wrote.", &read("self/io"), ':');
     page.pairs("kata_agent_proc_status", "Status of the agent's process.", &read("self/status"), ':');
+    page.executor(executor);
     page.0
 }
 
@@ -138,6 +142,15 @@ impl Page {
         }
     }
 
+    /// A summary without quantiles: sum and count.
+    fn executor(&mut self, spent: Spent) {
+        let name = "vc_agent_executor_seconds";
+        let help = "From a task for the container executor to its answer, in seconds.";
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} summary");
+        self.value(&format!("{name}_sum"), &[], spent.time.as_secs_f64());
+        self.value(&format!("{name}_count"), &[], spent.tasks);
+    }
+
     /// `/proc/self/stat` (proc_pid_stat(5)); the name in it may have spaces, so it is read from behind it.
     fn agent(&mut self, stat: &str) {
         let Some((_, fields)) = stat.rsplit_once(") ") else { return };
@@ -189,7 +202,11 @@ mod tests {
         page.agent(
             "1 (vc ) guest) S 0 1 1 0 -1 4194560 99 0 1 0 150 50 0 0 20 0 4 0 5 8192 2 18446744073709551615",
         );
+        page.executor(Spent { tasks: 3, time: std::time::Duration::from_millis(250) });
         for line in [
+            "# TYPE vc_agent_executor_seconds summary",
+            "vc_agent_executor_seconds_sum 0.25",
+            "vc_agent_executor_seconds_count 3",
             "kata_guest_load{item=\"load15\"} 0.3",
             "kata_guest_cpu_time{cpu=\"total\",item=\"user\"} 1",
             "kata_guest_cpu_time{cpu=\"0\",item=\"system\"} 0.5",
@@ -209,12 +226,15 @@ mod tests {
     /// What Prometheus refuses: a line of another form, or the same series twice.
     #[test]
     fn the_page_of_a_real_machine_is_readable() {
-        let page = metrics(Path::new("/proc"));
+        let page = metrics(Path::new("/proc"), Spent::default());
         let mut series = HashSet::new();
         for line in page.lines().filter(|line| !line.starts_with("# ")) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             assert!(value.parse::<f64>().is_ok(), "{line:?}");
-            assert!(name.starts_with("kata_") && series.insert(name), "{line:?}");
+            assert!(
+                (name.starts_with("kata_") || name.starts_with("vc_")) && series.insert(name),
+                "{line:?}"
+            );
         }
         assert!(series.len() > 50, "{page}");
     }

@@ -1,9 +1,10 @@
 //! GetIPTables and SetIPTables, by the programs of that name where the guest image has them.
 
 use super::error::NetworkError;
-use crate::reaper::{Reaper, wait};
-use std::io::{ErrorKind, Read, Seek, Write};
-use std::process::{Command, Stdio};
+use crate::program::{self, ProgramError};
+use crate::reaper::Reaper;
+use std::io::ErrorKind;
+use std::process::Command;
 use std::time::Duration;
 
 /// How long a program may take.
@@ -25,41 +26,21 @@ pub(crate) async fn restore(reaper: &Reaper, is_ipv6: bool, rules: &[u8]) -> Res
     run(reaper, if is_ipv6 { "ip6tables-restore" } else { "iptables-restore" }, rules).await
 }
 
-async fn run(reaper: &Reaper, program: &'static str, input: &[u8]) -> Result<Vec<u8>, NetworkError> {
+async fn run(reaper: &Reaper, name: &'static str, input: &[u8]) -> Result<Vec<u8>, NetworkError> {
     if input.len() > MAX_RULES {
         return Err(NetworkError::Range("the size of the rules"));
     }
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => NetworkError::NoProgram(program),
-        _ => NetworkError::Run(program, error),
-    };
-    // Files, since a pipe could fill while nobody reads it.
-    let file = || nix::sys::memfd::memfd_create("iptables", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
-    let file = || file().map(std::fs::File::from).map_err(|errno| NetworkError::Run(program, errno.into()));
-    let (mut stdin, mut stdout, mut stderr) = (file()?, file()?, file()?);
-    stdin.write_all(input).and_then(|()| stdin.rewind()).map_err(failed)?;
-    let share = |file: &std::fs::File| file.try_clone().map(Stdio::from).map_err(failed);
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", PATH).stdin(stdin).stdout(share(&stdout)?).stderr(share(&stderr)?);
-    let (pid, mut exit) = reaper.spawn(&mut command, None).map_err(failed)?;
-    let status = match tokio::time::timeout(WAIT, wait(&mut exit)).await {
-        Ok(status) => status,
-        Err(_) => {
-            let _ = reaper.signal(pid, nix::sys::signal::Signal::SIGKILL);
-            return Err(NetworkError::Program { program, output: "it did not come to an end".to_owned() });
-        }
-    };
-    if status != 0 {
-        let output =
-            String::from_utf8_lossy(&contents(&mut stderr).map_err(failed)?).chars().take(1000).collect();
-        return Err(NetworkError::Program { program, output });
+    let mut command = Command::new(name);
+    command.env_clear().env("PATH", PATH);
+    let outcome = program::run(reaper, &mut command, input, MAX_RULES as u64, WAIT).await;
+    let outcome = outcome.map_err(|error| match error {
+        ProgramError::Run(error) if error.kind() == ErrorKind::NotFound => NetworkError::NoProgram(name),
+        ProgramError::Run(error) => NetworkError::Run(name, error),
+        late @ ProgramError::Late(_) => NetworkError::Program { program: name, output: late.to_string() },
+    })?;
+    if outcome.status != 0 {
+        let output = String::from_utf8_lossy(&outcome.stderr).chars().take(1000).collect();
+        return Err(NetworkError::Program { program: name, output });
     }
-    contents(&mut stdout).map_err(failed)
-}
-
-fn contents(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
-    file.rewind()?;
-    file.take(MAX_RULES as u64).read_to_end(&mut contents)?;
-    Ok(contents)
+    Ok(outcome.stdout)
 }

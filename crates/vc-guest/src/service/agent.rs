@@ -1,6 +1,6 @@
 //! `grpc.AgentService`. Methods that are not here answer UNIMPLEMENTED.
 
-use super::{blocking, call};
+use super::{at_once, blocking, call};
 use crate::block::wait_for_block;
 use crate::container::{self, Process};
 use crate::error::CallError;
@@ -75,7 +75,7 @@ impl agent_ttrpc::AgentService for Agent {
         request: StartContainerRequest,
     ) -> ttrpc::Result<Empty> {
         let guest = self.0.clone();
-        let work = async move { guest.container(&request.container_id)?.start() };
+        let work = async move { guest.container(&request.container_id)?.start().await };
         empty(call("StartContainer", work).await)
     }
 
@@ -165,9 +165,7 @@ impl agent_ttrpc::AgentService for Agent {
         _: &TtrpcContext,
         request: StatsContainerRequest,
     ) -> ttrpc::Result<StatsContainerResponse> {
-        let guest = self.0.clone();
-        let work = async move { Ok(guest.container(&request.container_id)?.stats()) };
-        call("StatsContainer", work).await
+        at_once("StatsContainer", || Ok(self.0.container(&request.container_id)?.stats()))
     }
 
     async fn write_stdin(
@@ -319,7 +317,10 @@ impl agent_ttrpc::AgentService for Agent {
     }
 
     async fn get_metrics(&self, _: &TtrpcContext, _: GetMetricsRequest) -> ttrpc::Result<Metrics> {
-        let metrics = || Ok(Metrics { metrics: machine::metrics(Path::new("/proc")), ..Default::default() });
+        let spent = self.0.launcher().spent();
+        let metrics = move || {
+            Ok(Metrics { metrics: machine::metrics(Path::new("/proc"), spent), ..Default::default() })
+        };
         blocking("GetMetrics", metrics).await
     }
 

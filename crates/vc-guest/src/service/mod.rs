@@ -9,6 +9,7 @@ pub use connections::Connections;
 use crate::error::CallError;
 use crate::guest::Guest;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use ttrpc::asynchronous::Server;
 use vc_agent_protocol::{agent_ttrpc, health_ttrpc};
@@ -37,8 +38,16 @@ async fn call<T: Send + 'static>(
 ) -> ttrpc::Result<T> {
     tracing::debug!(method, "call");
     let result = tokio::spawn(work).await.unwrap_or(Err(CallError::Panicked));
-    if let Err(error) = &result {
-        tracing::info!(method, error = crate::log::chain(error), "call failed");
-    }
-    Ok(result?)
+    Ok(result.inspect_err(|error| log_failure(method, error))?)
+}
+
+/// As [`call`], for work that neither waits nor changes anything: it is done where it is asked for.
+fn at_once<T>(method: &'static str, work: impl FnOnce() -> Result<T, CallError>) -> ttrpc::Result<T> {
+    tracing::debug!(method, "call");
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(CallError::Panicked));
+    Ok(result.inspect_err(|error| log_failure(method, error))?)
+}
+
+fn log_failure(method: &'static str, error: &CallError) {
+    tracing::info!(method, error = crate::log::chain(error), "call failed");
 }

@@ -4,8 +4,7 @@
 //! Facts: the kernel's `Documentation/admin-guide/device-mapper/verity.rst`, and cryptsetup's
 //! description of the superblock.
 
-use crate::device_mapper;
-use nix::errno::Errno;
+use crate::device_mapper::{Device, MapperError};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -26,8 +25,8 @@ pub enum VerityError {
     #[error("the superblock has another {0} than the options")]
     Contradiction(&'static str),
     /// The device mapper refuses.
-    #[error("the device mapper refuses to {0}")]
-    Mapper(&'static str, #[source] Errno),
+    #[error(transparent)]
+    Mapper(#[from] MapperError),
 }
 
 /// How the bytes of a layer are verified.
@@ -134,15 +133,13 @@ impl VerityOptions {
 
 /// A verified device; it stays until it is removed.
 #[derive(Debug)]
-pub(super) struct VerityDevice(device_mapper::Device);
+pub(super) struct VerityDevice(Device);
 
 impl VerityDevice {
     /// Makes the device on top of `lower`, such as `/dev/vdb`. The module `dm_verity` must be loaded.
     pub(super) fn create(options: &VerityOptions, lower: &Path) -> Result<Self, VerityError> {
         let (line, size) = options.target(lower)?;
-        device_mapper::Device::create("verity", &line, size)
-            .map(Self)
-            .map_err(|(step, errno)| VerityError::Mapper(step, errno))
+        Ok(Self(Device::create("verity", &line, size)?))
     }
 
     /// The node to mount.
@@ -153,9 +150,7 @@ impl VerityDevice {
     /// Removes the device, once its last user has closed it.
     pub(super) fn remove(self) -> Result<(), super::StorageError> {
         let node = self.node();
-        self.0.remove().map_err(|errno| {
-            super::StorageError::Verity(node, VerityError::Mapper("remove the device", errno))
-        })
+        self.0.remove().map_err(|error| super::StorageError::Verity(node, error.into()))
     }
 }
 

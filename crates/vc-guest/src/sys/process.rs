@@ -7,21 +7,33 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// Not in `libc`, whose type for the flags is too short (clone(2)).
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// What a copy of this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Child {
+    /// A child.
+    Own,
+    /// A child of this process's parent.
+    Sibling,
+    /// A child in a user namespace of its own, which has no ids yet.
+    UserNamespace,
+}
+
 /// A copy of this process, which must have a single thread: `None` in the copy, its pid in the original.
 ///
 /// With `cgroup`, the directory of one, the copy starts there: moving it later would make the kernel
-/// wait for a grace period. With `as_sibling` it is a child of this process's parent.
+/// wait for a grace period.
 ///
 /// # Errors
 /// The error of clone3(2): `EAGAIN` when the cgroup has as many processes as it may have.
-pub(crate) fn child_in(cgroup: Option<BorrowedFd<'_>>, as_sibling: bool) -> Result<Option<Pid>, Errno> {
-    let mut flags = 0;
+pub(crate) fn child(kind: Child, cgroup: Option<BorrowedFd<'_>>) -> Result<Option<Pid>, Errno> {
+    let flag = match kind {
+        Child::Own => 0,
+        Child::Sibling => libc::CLONE_PARENT,
+        Child::UserNamespace => libc::CLONE_NEWUSER,
+    };
+    let mut flags = u64::from(flag.cast_unsigned());
     // A sibling's end is told by the signal of this process's own (clone(2), CLONE_PARENT).
-    let mut exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    if as_sibling {
-        flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());
-        exit_signal = 0;
-    }
+    let exit_signal = if kind == Child::Sibling { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) };
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }

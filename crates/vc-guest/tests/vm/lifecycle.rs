@@ -115,6 +115,49 @@ async fn hooks_are_told_the_annotations() {
     guest.power_off().await;
 }
 
+/// Those of the specification and those of the guest image, which is a disk here.
+#[tokio::test]
+async fn late_hooks_run_after_the_start_and_the_end() {
+    let Some(guest) = Guest::boot().await else { return };
+    let busybox = "/run/layers/busybox/bin/busybox";
+    let save = |what: &str| {
+        let script = format!("{busybox} mkdir -p /run/hooked; {busybox} cat > /run/hooked/{what}");
+        json!({"path": busybox, "args": ["sh", "-c", script]})
+    };
+    let hooks =
+        json!({"poststart": [save("started")], "poststop": [json!({"path": "/absent"}), save("stopped")]});
+    let patch = json!({
+        "process": {"args": ["sleep", "600"]}, "hooks": hooks, "annotations": {"org.example.key": "some value"},
+    });
+    // The hooks' program is on its disk.
+    guest.start("keeper", &sleeper()).await;
+    guest.start("c", &patch).await;
+    let look = |id: &str, what: &str| {
+        let bind =
+            json!({"destination": "/mnt", "type": "bind", "source": "/run/hooked", "options": ["bind"]});
+        (id.to_owned(), json!({"process": {"args": ["cat", format!("/mnt/{what}")]}, "mounts": [bind]}))
+    };
+    let told = async |(id, patch): (String, Value)| {
+        serde_json::from_str::<Value>(&guest.run(&id, &patch).await.stdout).unwrap()
+    };
+    let state = told(look("d", "started")).await;
+    assert_eq!((&state["id"], &state["status"]), (&json!("c"), &json!("running")));
+    assert_eq!(state["annotations"]["org.example.key"], "some value");
+    assert!(state["pid"].as_i64().unwrap() > 1, "{state}");
+    guest.remove("c").await;
+    let state = told(look("e", "stopped")).await;
+    assert_eq!((&state["id"], &state["status"]), (&json!("c"), &json!("stopped")));
+
+    let failing = json!({"process": {"args": ["sleep", "600"]}, "hooks": {"poststart": [{"path": busybox, "args": ["false"]}]}});
+    guest.calls.create_container(deadline(), &guest.request("f", &failing)).await.unwrap();
+    let start = agent::StartContainerRequest { container_id: "f".into(), ..Default::default() };
+    let (_, message) = refusal(guest.calls.start_container(deadline(), &start).await);
+    assert!(message.contains("poststart"), "{message}");
+    assert_eq!(guest.wait("f", "f").await, 128 + 9);
+    guest.remove("f").await;
+    guest.power_off().await;
+}
+
 #[tokio::test]
 async fn containers_may_share_their_pids() {
     let Some(guest) = Guest::boot().await else { return };

@@ -192,8 +192,9 @@ pub(crate) fn mounts_and_hooks() -> Vec<Row> {
         seen("hooks.createContainer", hook("createContainer", &outside), hooked, "/hooked"),
         // It runs in the container once that has been started, so another process may come before it.
         seen("hooks.startContainer", hook("startContainer", ""), started, "/hooked"),
-        refused("hooks.poststart", hook("poststart", &outside), "hooks.poststart"),
-        refused("hooks.poststop", hook("poststop", &outside), "hooks.poststop"),
+        // It runs as soon as the process may, so that may come first.
+        seen("hooks.poststart", hook("poststart", &outside), started, "/hooked"),
+        elsewhere("hooks.poststop", "late_hooks_run_after_the_start_and_the_end"),
     ]
 }
 
@@ -207,6 +208,14 @@ pub(crate) fn linux() -> Vec<Row> {
         format!("test $(readlink /proc/self/ns/{kind}) = '{kind}:[{first}]' && echo shared || echo own")
     };
     let device = |device: Value| linux(json!({"devices": [device]}));
+    // A network of its own as well: only whose it is may mount its /sys.
+    let users = linux(json!({
+        "namespaces": [{"type": "mount"}, {"type": "cgroup"}, {"type": "network"}, {"type": "user"}],
+        "uidMappings": [
+            {"hostID": 1000, "containerID": 0, "size": 10}, {"hostID": 5000, "containerID": 10, "size": 1},
+        ],
+        "gidMappings": [{"hostID": 2000, "containerID": 0, "size": 20}],
+    }));
     vec![
         seen("linux.namespaces: mount", json!({}), "grep -c ' / / ' /proc/self/mountinfo", "1"),
         seen("linux.namespaces: pid", json!({}), "echo $$", "1"),
@@ -221,23 +230,15 @@ pub(crate) fn linux() -> Vec<Row> {
             "own",
         ),
         seen("linux.namespaces: time", with("time"), &own("time", 0xEFFF_FFFA), "own"),
-        refused("linux.namespaces: user", with("user"), "user namespace"),
+        seen("linux.namespaces: user", users.clone(), "id -u; cat /etc/not-executable", "0\ndata"),
         seen(
             "linux.namespaces.path",
             linux(json!({"namespaces": [{"type": "network", "path": "/proc/1/ns/net"}]})),
             "ip link show lo | grep -q UP && echo shared || echo own",
             "shared",
         ),
-        refused(
-            "linux.uidMappings",
-            linux(json!({"uidMappings": [{"hostID": 1, "containerID": 0, "size": 1}]})),
-            "linux.uidMappings",
-        ),
-        refused(
-            "linux.gidMappings",
-            linux(json!({"gidMappings": [{"hostID": 1, "containerID": 0, "size": 1}]})),
-            "linux.gidMappings",
-        ),
+        seen("linux.uidMappings", users.clone(), "echo $(cat /proc/self/uid_map)", "0 1000 10 10 5000 1"),
+        seen("linux.gidMappings", users, "echo $(cat /proc/self/gid_map)", "0 2000 20"),
         not_carried("linux.timeOffsets", "/linux/timeOffsets", json!({"boottime": {"secs": 5}})),
         seen(
             "linux.devices",

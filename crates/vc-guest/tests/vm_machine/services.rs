@@ -52,7 +52,9 @@ async fn clock_entropy_and_a_volumes_size() {
     let reseed = agent::ReseedRandomDevRequest { data: vec![7; 512], ..Default::default() };
     guest.agent.reseed_random_dev(deadline(), &reseed).await.unwrap();
 
-    let volume = storage("blk", "11", "ext4", &[], "/run/volume");
+    // By its name, as on a machine whose disks have no address. No such machine can be launched, since it has no
+    // place for the agent's vsock device; but this one has a single disk, so the name is known.
+    let volume = storage("mmioblk", "/dev/vda", "ext4", &[], "/run/volume");
     guest.start("volume", vec![volume], &["/run/volume"], "exec sleep 600").await.unwrap();
     let stats = agent::VolumeStatsRequest { volume_guest_path: "/run/volume".into(), ..Default::default() };
     let before = guest.agent.get_volume_stats(deadline(), &stats).await.unwrap().usage[0].total;
@@ -91,5 +93,40 @@ async fn a_container_without_memory_is_told_and_its_last_words_are_kept() {
         ..Default::default()
     };
     assert_eq!(guest.agent.get_diagnostic_data(deadline(), &log).await.unwrap().data, "last words\n");
+    guest.end().await;
+}
+
+#[tokio::test]
+async fn hooks_of_the_guest_image_run_for_every_container() {
+    let Some(plan) = Plan::new() else { return };
+    let guest = plan.boot().await;
+    let busybox = "/run/layers/busybox/bin/busybox";
+    // A hook is told the container's state, and its own name and kind as arguments.
+    let script = |what: &str| {
+        format!("#!{busybox} sh\n{busybox} cat > /run/hooked-{what}; echo \"$0 $1\" >> /run/hooked-{what}\n")
+    };
+    for (kind, mode) in [("prestart", 0o100_755), ("poststop", 0o100_755), ("poststart", 0o100_644)] {
+        let data = script(kind).into_bytes();
+        let copy = agent::CopyFileRequest {
+            path: format!("/run/hooks/{kind}/10-mark"),
+            file_size: i64::try_from(data.len()).unwrap(),
+            file_mode: mode,
+            dir_mode: 0o755,
+            data,
+            ..Default::default()
+        };
+        guest.agent.copy_file(deadline(), &copy).await.unwrap();
+    }
+    let sandbox = agent::CreateSandboxRequest {
+        storages: vec![storage("scsi", "0:0", "erofs", &["ro"], "/run/layers/busybox")],
+        guest_hook_path: "/run/hooks".into(),
+        ..Default::default()
+    };
+    guest.agent.create_sandbox(deadline(), &sandbox).await.unwrap();
+    guest.shell("first", vec![], &[], "true").await;
+    let told = guest.shell("second", vec![], &["/run"], "cat /run/hooked-poststop; ls /run").await;
+    assert!(told.contains("\"id\":\"first\"") && told.contains("\"status\":\"stopped\""), "{told}");
+    assert!(told.contains("hooked-prestart") && told.contains("/10-mark poststop"), "{told}");
+    assert!(!told.contains("hooked-poststart"), "what is no program is no hook: {told}");
     guest.end().await;
 }

@@ -1,12 +1,14 @@
 //! What is owed about the life of a machine: pause, statistics, end.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
-use vc_types::Deadline;
+use vc_types::{Deadline, DeviceId};
 
+use super::hotplug::disk;
 use super::{PATIENCE, launch};
-use crate::{ControlError, ExitCause, Hypervisor, Machine, MachineSpec, ShutdownCause};
+use crate::{ControlError, ExitCause, Hotplug, Hypervisor, Machine, MachineSpec, PlugError, ShutdownCause};
 
 pub(super) async fn stop_is_final_and_may_be_repeated<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec) {
     let machine = launch(hypervisor, spec).await;
@@ -83,4 +85,53 @@ pub(super) async fn a_stopped_machine_obeys_no_more<H: Hypervisor>(hypervisor: &
     for error in told {
         assert!(matches!(error, Some(ControlError::MachineGone { .. })), "{error:?}");
     }
+}
+
+pub(super) async fn a_machine_that_was_let_go_can_be_taken_over<H: Hypervisor>(
+    hypervisor: &H,
+    spec: &MachineSpec,
+    image: &Path,
+) {
+    let deadline = || Deadline::after(PATIENCE);
+    let mut spec = spec.clone();
+    spec.outlives_owner = true;
+    let machine = launch(hypervisor, &spec).await;
+    let kept = disk("disk0", image);
+    machine.plug(&kept.clone().into(), deadline()).await.expect("there is room");
+    let handle = machine.handle();
+    // One that is plugged after the handle was written down.
+    machine.plug(&disk("disk1", image).into(), deadline()).await.expect("there is room");
+    machine.let_go();
+    drop(machine);
+    let machine = hypervisor.reattach(&spec, &handle, deadline()).await.expect("it can be taken over");
+    let machine = machine.expect("it runs");
+    let plugged: Vec<_> = machine.plugged(deadline()).await.expect("it tells").into_iter().collect();
+    assert_eq!(plugged.iter().map(DeviceId::as_str).collect::<Vec<_>>(), ["disk0", "disk1"]);
+    let again = machine.plug(&kept.into(), deadline()).await;
+    assert!(matches!(again, Err(PlugError::Port { .. })), "{again:?}");
+    machine.statistics(deadline()).await.expect("it obeys");
+    machine.stop(deadline()).await.expect("it stops");
+    let none = hypervisor.reattach(&spec, &machine.handle(), deadline()).await;
+    assert!(matches!(none, Ok(None)), "it has ended");
+}
+
+pub(super) async fn what_a_dead_owner_left_can_be_cleaned_up<H: Hypervisor>(
+    hypervisor: &H,
+    spec: &MachineSpec,
+) {
+    let deadline = || Deadline::after(PATIENCE);
+    let mut spec = spec.clone();
+    spec.outlives_owner = true;
+    let machine = launch(hypervisor, &spec).await;
+    let handle = machine.handle();
+    machine.let_go();
+    drop(machine);
+    for _ in 0..2 {
+        hypervisor.clean_up(&spec, deadline()).await.expect("it can be ended");
+    }
+    let none = hypervisor.reattach(&spec, &handle, deadline()).await;
+    assert!(matches!(none, Ok(None)), "it has ended");
+    // The directory is free for the next one.
+    let machine = launch(hypervisor, &spec).await;
+    machine.stop(deadline()).await.expect("it stops");
 }

@@ -1,10 +1,12 @@
 //! The devices of a fake machine.
 
+use std::collections::BTreeSet;
+
 use vc_device::{DeviceSpec, GuestLocation, PortWish};
 use vc_types::{Deadline, DeviceId};
 
 use super::{FakeMachine, Fault};
-use crate::{Hotplug, PlugError, UnplugError};
+use crate::{ControlError, Hotplug, PlugError, UnplugError};
 
 impl Hotplug for FakeMachine {
     async fn plug(&self, spec: &DeviceSpec, deadline: Deadline) -> Result<GuestLocation, PlugError> {
@@ -28,12 +30,16 @@ impl Hotplug for FakeMachine {
             }
         };
         let place = taken.map_err(|source| PlugError::Port { device: device.clone(), source })?;
-        self.publish_devices();
         if fault == Some(Fault::Hang) {
             tokio::time::sleep(deadline.remaining()).await;
             return Err(PlugError::Unknown { device, step: "plug" });
         }
         Ok(place.guest_location())
+    }
+
+    async fn plugged(&self, deadline: Deadline) -> Result<BTreeSet<DeviceId>, ControlError> {
+        self.controlled("tell its devices", deadline).await?;
+        Ok(self.running.devices().into_iter().collect())
     }
 
     async fn unplug(&self, id: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
@@ -55,7 +61,6 @@ impl Hotplug for FakeMachine {
         }
         let given = self.topology().give_back(id);
         given.map_err(|source| UnplugError::NotPlugged { device, source })?;
-        self.publish_devices();
         Ok(())
     }
 }

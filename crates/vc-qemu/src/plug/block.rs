@@ -44,7 +44,7 @@ pub(super) fn disk(
     put(taken, given(properties))
 }
 
-pub(super) fn delete_node(node: &str) -> Command {
+pub(crate) fn delete_node(node: &str) -> Command {
     Command::new("blockdev-del", json!({"node-name": node}))
 }
 

@@ -43,7 +43,8 @@ pub(crate) fn wanted(spec: &DeviceSpec) -> Result<Wanted, &'static str> {
         DeviceSpec::VfioPci(_)
         | DeviceSpec::VhostUserBlk(_)
         | DeviceSpec::VhostUserFs(_)
-        | DeviceSpec::Network(_) => Ok(Wanted::Port(PortKind::RootPort)),
+        | DeviceSpec::Network(_)
+        | DeviceSpec::SerialPort(_) => Ok(Wanted::Port(PortKind::RootPort)),
         DeviceSpec::Character(_) => {
             Err("a character device is made by the agent in the guest; there is nothing to plug")
         }

@@ -27,12 +27,13 @@ pub(crate) struct Step {
     /// For messages: could not …
     pub(crate) what: &'static str,
     pub(crate) command: Command,
-    /// What takes it back; nothing for what does not last, and for the device itself, which goes with
-    /// the guest's consent.
+    /// What takes it back; nothing for what does not last or goes with the device, and for the device itself.
     pub(crate) undo: Option<Command>,
+    /// Whether it adds the device, which goes with the guest's consent.
+    pub(crate) is_device: bool,
 }
 
-/// A plug from first to last. The last step adds the device.
+/// A plug from first to last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recipe {
     pub(crate) steps: Vec<Step>,
@@ -43,19 +44,25 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// Adds a step that lasts, and what takes it back.
     pub(crate) fn make(&mut self, what: &'static str, command: Command, undo: Command) {
-        self.steps.push(Step { what, command, undo: Some(undo) });
+        self.steps.push(Step { what, command, undo: Some(undo), is_device: false });
     }
 
     /// Adds the device. The frontend's name is that of the device.
     pub(crate) fn device(&mut self, what: &'static str, arguments: Value) {
-        self.steps.push(Step { what, command: Command::new("device_add", arguments), undo: None });
+        let command = Command::new("device_add", arguments);
+        self.steps.push(Step { what, command, undo: None, is_device: true });
+    }
+
+    /// Adds a step that goes with the device, and so behind it.
+    pub(crate) fn on_device(&mut self, what: &'static str, command: Command) {
+        self.steps.push(Step { what, command, undo: None, is_device: false });
     }
 
     /// Passes an open file; its path within QEMU is `/dev/fdset/SET`.
     ///
     /// QEMU keeps a copy of its own of what it opens there, so the set has served at the end.
     pub(crate) fn pass_file(&mut self, set: i64, file: &Arc<File>) -> String {
-        self.steps.push(Step { what: PASS_FILE, command: add_fd(set, file), undo: None });
+        self.pass(PASS_FILE, add_fd(set, file));
         self.cleanup.push(remove_fd(set));
         format!("/dev/fdset/{set}")
     }
@@ -63,9 +70,13 @@ impl Recipe {
     /// Passes a descriptor that one later step takes by `name`.
     pub(crate) fn pass_descriptor(&mut self, name: &str, file: &Arc<File>) {
         let command = Command { file: Some(file.clone()), ..Command::new("getfd", json!({"fdname": name})) };
-        self.steps.push(Step { what: "pass a descriptor", command, undo: None });
+        self.pass("pass a descriptor", command);
         // Refused when the step took it, which is as it should be.
         self.cleanup.push(Command::new("closefd", json!({"fdname": name})));
+    }
+
+    fn pass(&mut self, what: &'static str, command: Command) {
+        self.steps.push(Step { what, command, undo: None, is_device: false });
     }
 
     /// What takes the lasting steps back, newest first.

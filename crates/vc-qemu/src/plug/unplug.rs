@@ -65,7 +65,12 @@ async fn release(
     Err(unplug_error(machine, device, "release the backend", error).await)
 }
 
-async fn remove_frontend(machine: &Shared, device: &DeviceId, deadline: Deadline) -> Result<(), UnplugError> {
+/// Takes out the device itself, and what is on it.
+pub(super) async fn remove_frontend(
+    machine: &Shared,
+    device: &DeviceId,
+    deadline: Deadline,
+) -> Result<(), UnplugError> {
     const STEP: &str = "remove the device";
     let gone = machine.qmp.expect_unplug(device);
     match machine.qmp.execute(qmp::device_del { id: device.to_string() }, deadline).await {

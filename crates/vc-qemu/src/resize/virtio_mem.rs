@@ -5,7 +5,7 @@ use serde_json::Value;
 use vc_hypervisor::ResizeError;
 use vc_types::{Deadline, MiB};
 
-use super::{guest_time, resize_error};
+use super::{guest_answer, resize_error};
 use crate::args::VIRTIO_MEM;
 use crate::machine::Shared;
 use crate::qmp::QmpError;
@@ -44,7 +44,7 @@ async fn request(shared: &Shared, bytes: u64, deadline: Deadline) -> Result<u64,
         return Ok(size);
     }
     // How far it came, the device says afterwards.
-    let _ = tokio::time::timeout(guest_time(deadline), reached).await;
+    guest_answer(shared, "qom-set", reached, deadline).await?;
     device(shared, deadline).await.map(|(size, _)| size)
 }
 

@@ -30,10 +30,15 @@ impl Drop for RawMode {
     }
 }
 
+/// The size of this one, if this is one.
+pub(crate) fn size() -> Option<TerminalSize> {
+    let size = tcgetwinsize(stdin()).ok()?;
+    Some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
 /// Gives the command's terminal the size of this one, if this is one.
 pub(crate) async fn pass_size(container: Container) {
-    let Ok(size) = tcgetwinsize(stdin()) else { return };
-    let size = TerminalSize { rows: size.ws_row, columns: size.ws_col };
+    let Some(size) = size() else { return };
     if let Err(error) = container.resize_terminal(size).await {
         tracing::warn!(%error, "the size of the terminal was not passed on");
     }

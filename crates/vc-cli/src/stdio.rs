@@ -1,14 +1,15 @@
 //! The standard streams: what comes in here goes to the command, what it writes comes out here.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use vc_agent::{AgentError, Signal};
-use vc_container::{Cause, Container, OperationError, Stream};
+use vc_container::{Cause, OperationError, Process, Stream};
 
 use crate::failure::Failure;
 
@@ -18,11 +19,17 @@ const CHUNK: u32 = 64 << 10;
 /// What a terminal takes as the end of the input at the start of a line (termios(3), VEOF): Ctrl-D.
 const END_OF_INPUT: u8 = 4;
 
-/// Which streams there are.
-#[derive(Clone, Copy, Debug)]
+/// Where the command's streams come from and go to.
+#[derive(Debug)]
 pub(crate) struct Streams {
+    /// Whether the command has a terminal: one output, and an input that nothing but a key ends.
     pub(crate) terminal: bool,
-    pub(crate) interactive: bool,
+    /// Without one, the command finds the end of its input at once; at a terminal it waits for ever.
+    pub(crate) input: Option<OwnedFd>,
+    /// Where its standard output goes.
+    pub(crate) output: OwnedFd,
+    /// Where its standard error goes, if that is another one.
+    pub(crate) errors: Option<OwnedFd>,
 }
 
 /// The command's outputs on their way here.
@@ -32,16 +39,26 @@ pub(crate) struct Output {
 }
 
 impl Streams {
+    /// This process's own; the input only if it is passed on.
+    pub(crate) fn own(terminal: bool, interactive: bool) -> io::Result<Self> {
+        Ok(Self {
+            terminal,
+            input: if interactive { Some(stdin().try_clone_to_owned()?) } else { None },
+            output: stdout().try_clone_to_owned()?,
+            errors: if terminal { None } else { Some(stderr().try_clone_to_owned()?) },
+        })
+    }
+
     /// Starts to pass data on, in both directions.
-    pub(crate) fn connect(self, container: &Container) -> Output {
-        let pump = |stream| tokio::spawn(pump_out(container.clone(), stream));
-        let mut pumps = vec![pump(Stream::Stdout)];
-        if !self.terminal {
-            pumps.push(pump(Stream::Stderr));
+    pub(crate) fn connect(self, process: &Process) -> Output {
+        let pump = |stream, to| tokio::spawn(pump_out(process.clone(), stream, Arc::new(to)));
+        let mut pumps = vec![pump(Stream::Stdout, self.output)];
+        if let Some(errors) = self.errors {
+            pumps.push(pump(Stream::Stderr, errors));
         }
+        let feed = |input| tokio::spawn(pump_in(process.clone(), input, self.terminal));
         // A terminal that nobody types at stays open.
-        let input =
-            (self.interactive || !self.terminal).then(|| tokio::spawn(pump_in(container.clone(), self)));
+        let input = (self.input.is_some() || !self.terminal).then(|| feed(self.input));
         Output { pumps, input }
     }
 }
@@ -66,11 +83,11 @@ impl Drop for Output {
     }
 }
 
-async fn pump_out(container: Container, stream: Stream) -> Result<(), Failure> {
+async fn pump_out(process: Process, stream: Stream, to: Arc<OwnedFd>) -> Result<(), Failure> {
     let mut first = stream == Stream::Stdout;
     let mut broken = None;
     loop {
-        let data = container.read(stream, CHUNK).await?;
+        let data = process.read(stream, CHUNK).await?;
         if data.is_empty() {
             return broken.map_or(Ok(()), Err);
         }
@@ -80,14 +97,15 @@ async fn pump_out(container: Container, stream: Stream) -> Result<(), Failure> {
         if broken.is_some() {
             continue;
         }
-        let written = blocking(move || write_all(here(stream), &data)).await;
+        let out = to.clone();
+        let written = blocking(move || write_all(out.as_fd(), &data)).await;
         if let Err(error) = written {
             // A local command would die of SIGPIPE at its next write, or of the error. What it still
             // writes is read all the same, or it could not end.
-            let killed = container.signal(Signal::KILL).await;
+            let killed = process.signal(Signal::KILL).await;
             killed.unwrap_or_else(|error| tracing::warn!(cause = %error.cause, "could not end the command"));
             if error.kind() == io::ErrorKind::BrokenPipe {
-                return discard(&container, stream).await;
+                return discard(&process, stream).await;
             }
             broken = Some(Failure::step(format!("write to {stream:?}").to_lowercase(), error));
         }
@@ -95,13 +113,13 @@ async fn pump_out(container: Container, stream: Stream) -> Result<(), Failure> {
 }
 
 /// Reads an output to its end; nobody is there to see it.
-async fn discard(container: &Container, stream: Stream) -> Result<(), Failure> {
-    while !container.read(stream, CHUNK).await?.is_empty() {}
+async fn discard(process: &Process, stream: Stream) -> Result<(), Failure> {
+    while !process.read(stream, CHUNK).await?.is_empty() {}
     Ok(())
 }
 
-async fn pump_in(container: Container, streams: Streams) {
-    match feed(&container, streams).await {
+async fn pump_in(process: Process, input: Option<OwnedFd>, terminal: bool) {
+    match feed(&process, input, terminal).await {
         Ok(()) => {}
         // It reads no more, or has ended: what is left was not for it.
         Err(OperationError { cause: Cause::Agent(AgentError::StreamClosed), .. }) => {}
@@ -109,44 +127,38 @@ async fn pump_in(container: Container, streams: Streams) {
     }
 }
 
-async fn feed(container: &Container, streams: Streams) -> Result<(), OperationError> {
-    if streams.interactive {
-        pass_input(container).await?;
+async fn feed(process: &Process, input: Option<OwnedFd>, terminal: bool) -> Result<(), OperationError> {
+    if let Some(input) = input {
+        pass_input(process, Arc::new(input)).await?;
     }
-    if streams.terminal {
+    if terminal {
         // Nothing else ends the input of a terminal, which is an output as well.
-        write_stdin(container, vec![END_OF_INPUT]).await?;
+        write_stdin(process, vec![END_OF_INPUT]).await?;
     }
-    container.close_stdin().await
+    process.close_stdin().await
 }
 
-async fn pass_input(container: &Container) -> Result<(), OperationError> {
+async fn pass_input(process: &Process, input: Arc<OwnedFd>) -> Result<(), OperationError> {
     loop {
-        let data = blocking(|| read_some(stdin())).await.unwrap_or_else(|error| {
+        let from = input.clone();
+        let data = blocking(move || read_some(from.as_fd())).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the standard input cannot be read to its end");
             Vec::new()
         });
         if data.is_empty() {
             return Ok(());
         }
-        write_stdin(container, data).await?;
+        write_stdin(process, data).await?;
     }
 }
 
-async fn write_stdin(container: &Container, mut data: Vec<u8>) -> Result<(), OperationError> {
+async fn write_stdin(process: &Process, mut data: Vec<u8>) -> Result<(), OperationError> {
     while !data.is_empty() {
-        let taken = container.write_stdin(data.clone()).await?;
+        let taken = process.write_stdin(data.clone()).await?;
         // An agent that takes nothing, or more than there is, is not waited for again.
         data.drain(..if taken == 0 { data.len() } else { taken.min(data.len()) });
     }
     Ok(())
-}
-
-fn here(stream: Stream) -> BorrowedFd<'static> {
-    match stream {
-        Stream::Stdout => stdout(),
-        Stream::Stderr => stderr(),
-    }
 }
 
 /// Runs on a thread that may block: the streams are shared with whoever started this process, so they

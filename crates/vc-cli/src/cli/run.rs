@@ -1,0 +1,107 @@
+//! The options of `vc run`, and those about the machine.
+
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+
+use clap::Args;
+use vc_hypervisor::Accelerator;
+use vc_types::MiB;
+
+use crate::values::{Env, MountJson, User};
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) rootfs: Rootfs,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+
+    /// Give the command a terminal
+    #[arg(short = 't', long)]
+    pub(crate) tty: bool,
+
+    /// Pass the standard input on to the command
+    #[arg(short = 'i', long)]
+    pub(crate) interactive: bool,
+
+    /// Set an environment variable; may be repeated
+    #[arg(short = 'e', long = "env", value_name = "K=V")]
+    pub(crate) env: Vec<Env>,
+
+    /// Working directory of the command
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+
+    /// User and group of the command, as numbers
+    #[arg(short = 'u', long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<User>,
+
+    /// Print when each phase began and how long it took, on standard error
+    #[arg(long)]
+    pub(crate) timeline: bool,
+
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// Where the root file system comes from: one of the three.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Rootfs {
+    /// A layer of the root file system: an EROFS image. Repeat it for more, the top layer first
+    #[arg(short = 'l', long = "layer", value_name = "FILE")]
+    pub(crate) layers: Vec<PathBuf>,
+
+    /// The root file system as a containerd snapshotter hands it over: a mount in JSON, such as
+    /// {"type":"overlay","source":"overlay","options":["lowerdir=/b:/a"]}
+    #[arg(long = "rootfs-mount", value_name = "JSON", conflicts_with = "layers")]
+    pub(crate) mounts: Vec<MountJson>,
+
+    /// An OCI bundle: a directory with a config.json. Without --layer and --rootfs-mount, its root must
+    /// be a mounted overlay of EROFS images or a mounted EROFS image
+    #[arg(short = 'b', long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Machine {
+    /// Memory of the machine
+    #[arg(short = 'm', long, value_name = "SIZE", default_value = "256M")]
+    pub(crate) memory: MiB,
+
+    /// Number of vCPUs of the machine
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) cpus: NonZeroU8,
+
+    /// What runs the guest's instructions: auto, kvm or tcg
+    #[arg(long, value_name = "NAME", env = "VC_ACCEL", default_value = "auto")]
+    pub(crate) accel: Accelerator,
+
+    /// Directory of the guest image: vmlinux and initrd [default: guest beside vc's own directory]
+    #[arg(long, value_name = "DIR", env = "VC_GUEST")]
+    pub(crate) guest: Option<PathBuf>,
+
+    /// Kernel of the guest, instead of the guest image's
+    #[arg(long, value_name = "FILE", env = "VC_KERNEL")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// Initial RAM disk of the guest, instead of the guest image's
+    #[arg(long, value_name = "FILE", env = "VC_INITRD")]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// The QEMU program
+    #[arg(long, value_name = "PROGRAM", env = "VC_QEMU", default_value = "qemu-system-x86_64")]
+    pub(crate) qemu: PathBuf,
+
+    /// The program that serves vsock on a host without /dev/vhost-vsock
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        env = "VC_VHOST_DEVICE_VSOCK",
+        default_value = "vhost-device-vsock",
+        hide = true
+    )]
+    pub(crate) vsock_program: PathBuf,
+}

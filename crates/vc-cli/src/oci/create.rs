@@ -1,0 +1,136 @@
+//! `vc create`: leaves an owner behind that has the container, and waits until it has it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use command_fds::{CommandFdExt, FdMapping};
+use serde::Serialize;
+
+use super::protocol::{read_frame, write_frame};
+use super::record::{Record, replace};
+use super::remove::remove;
+use super::root::{ContainerDir, Lock, Root};
+use crate::cli::Create;
+use crate::failure::Failure;
+use crate::machine::MachinePlan;
+use crate::owner::{Answer, CREATOR, LOCK, Orders};
+use crate::run::load_bundle;
+use crate::sys;
+
+/// How much of an owner's log is told when it ended without a word, in bytes.
+const LAST_WORDS: u64 = 1024;
+
+/// Creates the container; its owner lives on.
+pub(crate) fn create(root: &Root, options: &Create) -> Result<(), Failure> {
+    // The owner is not to hold what the caller left open, such as the pipes of a monitor.
+    sys::keep_descriptors().map_err(|error| Failure::step("keep open files from the owner", error))?;
+    if options.preserve_fds > 0 {
+        return Err(Failure::message("open files cannot be passed into a machine; leave out --preserve-fds"));
+    }
+    let bundle = options.bundle.canonicalize();
+    let bundle = bundle
+        .map_err(|error| Failure::step(format!("use the bundle {}", options.bundle.display()), error))?;
+    let spec = load_bundle(&bundle)?;
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    check_terminal(terminal, options.console_socket.as_deref())?;
+    let machine = MachinePlan::from_options(&options.machine)?;
+    let console_socket = options.console_socket.as_deref().map(absolute).transpose()?;
+    root.make()?;
+    let record = Record::new(options.id.clone(), bundle, &spec);
+    let (dir, lock) = root.reserve(&record)?;
+    let orders = Orders { dir: dir.path().to_owned(), record, spec, machine, console_socket };
+    let lock = lock.into_file();
+    let pid = match order(&orders, &lock) {
+        Ok(pid) => pid,
+        Err(failure) => {
+            clean_up(dir, lock);
+            return Err(failure);
+        }
+    };
+    match &options.pid_file {
+        Some(file) => replace(&absolute(file)?, pid.to_string().as_bytes())
+            .map_err(|error| Failure::step(format!("write {}", file.display()), error)),
+        None => Ok(()),
+    }
+}
+
+/// runc's rules: a terminal's other end must go somewhere, and only a terminal's can.
+pub(super) fn check_terminal(terminal: bool, socket: Option<&Path>) -> Result<(), Failure> {
+    match (terminal, socket) {
+        (true, None) => Err(Failure::message(
+            "the process is to have a terminal; say with --console-socket who gets its other end",
+        )),
+        (false, Some(_)) => Err(Failure::message(
+            "--console-socket is for a process with a terminal; set process.terminal in config.json",
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::step(format!("use {}", path.display()), error))
+}
+
+/// Starts the owner and has it make the container; gives its pid.
+fn order(orders: &Orders, lock: &File) -> Result<u32, Failure> {
+    let failed = |error| Failure::step("start the owner of the container", error);
+    let lock = lock.try_clone().map_err(failed)?.into();
+    let what = ["owner", orders.record.id.as_str()];
+    let (mut owner, answer) = leave_behind(what, orders, vec![(lock, LOCK)]).map_err(failed)?;
+    match answer {
+        Some(Answer::Created) => Ok(owner.id()),
+        Some(Answer::Failed { code, message }) => {
+            // Until its end, so that nothing is left when this command ends.
+            let _ = owner.wait();
+            Err(Failure::message(message).with_code(code))
+        }
+        None => Err(Failure::message(died(&mut owner, &orders.dir))),
+    }
+}
+
+/// Starts this program again, as a process that outlives this one, gives it its orders, and waits for its answer;
+/// none when it ended without one.
+pub(super) fn leave_behind(
+    what: [&str; 2],
+    orders: &impl Serialize,
+    files: Vec<(OwnedFd, RawFd)>,
+) -> io::Result<(Child, Option<Answer>)> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let files = files.into_iter().chain([(theirs.into(), CREATOR)]);
+    let kept = files.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+    let mut command = Command::new("/proc/self/exe");
+    command.args(what).fd_mappings(kept).map_err(io::Error::other)?;
+    let child = command.spawn()?;
+    // This process's copy of the other end; without it, the death of the child is an end of file.
+    drop(command);
+    // A child that died at once is noticed by the read.
+    let _ = write_frame(&mut ours, orders);
+    // It has deadlines for all it does.
+    Ok((child, read_frame(&mut ours)?))
+}
+
+fn died(owner: &mut Child, dir: &Path) -> String {
+    let how = owner.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    let log = dir.join("owner.log");
+    let said = File::open(log).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;
+        let mut said = Vec::new();
+        file.take(LAST_WORDS).read_to_end(&mut said)?;
+        Ok(String::from_utf8_lossy(&said).trim().to_owned())
+    });
+    format!("the owner of the container ended early ({how}): {}", said.unwrap_or_default())
+}
+
+/// Removes what an owner left that died; one that failed has done so itself.
+fn clean_up(dir: ContainerDir, lock: File) {
+    if dir.path().exists()
+        && let Err(failure) = remove(dir, Lock::held(lock))
+    {
+        tracing::warn!("{}", failure.for_engines());
+    }
+}

@@ -1,0 +1,37 @@
+//! The unsafe code of this crate, each piece behind a safe function.
+#![expect(unsafe_code, reason = "inherited descriptors have no safe form")]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use rustix::fd::BorrowedFd;
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+/// Keeps what this process has open, but for its standard streams, from the programs that it starts.
+///
+/// # Errors
+/// When the kernel refuses (close_range(2)).
+pub(crate) fn keep_descriptors() -> io::Result<()> {
+    // SAFETY: the call sets a flag of descriptors and closes none.
+    let done = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes over a descriptor that whoever started this process has left to it under an agreed number, and
+/// keeps it from the programs that this one starts.
+///
+/// # Errors
+/// When nothing was left under that number.
+///
+/// # Panics
+/// When the number is that of a standard stream, which the standard library uses.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    assert!(number > 2, "the standard streams are not left to anybody");
+    // SAFETY: the descriptor is only asked whether it is open.
+    let flags = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+    // SAFETY: it is open, and main calls this once for each number before it opens anything, so nobody
+    // else in this process owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&fd, flags | FdFlags::CLOEXEC)?;
+    Ok(fd)
+}

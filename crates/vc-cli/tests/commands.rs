@@ -1,0 +1,95 @@
+//! Commands that need no machine.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn vc(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vc"));
+    command.args(arguments).env_remove("VC_GUEST").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_specification_is_written_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().to_str().unwrap();
+    assert!(vc(&["spec", "--bundle", bundle]).status.success());
+    let spec = oci_spec::runtime::Spec::load(dir.path().join("config.json")).unwrap();
+    assert_eq!(spec.root().as_ref().unwrap().path(), Path::new("rootfs"));
+    let again = vc(&["spec", "--bundle", bundle]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("move away what is there"), "{}", text(&again.stderr));
+}
+
+#[test]
+fn the_features_are_those_of_the_specification() {
+    let output = vc(&["features"]);
+    assert!(output.status.success());
+    let features: oci_spec::runtime::Features = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(features.hooks().as_ref().unwrap().contains(&"poststop".to_owned()));
+}
+
+#[test]
+fn what_a_host_lacks_is_told_with_the_remedy() {
+    let output = vc(&["check", "--qemu", "qemu-nonexistent", "--guest", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    let line = |what: &str| said.lines().find(|line| line.contains(what)).unwrap().to_owned();
+    assert!(line("QEMU").starts_with("missing") && line("QEMU").contains("apt-get install"), "{said}");
+    assert!(
+        line("guest image").starts_with("missing") && line("guest image").contains("cargo xtask guest"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 4, "{said}");
+}
+
+#[test]
+fn what_is_not_there_is_said_with_the_exit_codes_of_runc() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("state");
+    let run = |line: &[&str]| vc(&[&["--root", root.to_str().unwrap()], line].concat());
+    for (line, code) in [
+        (&["state", "x"][..], 1),
+        (&["start", "x"], 1),
+        (&["kill", "x"], 1),
+        (&["delete", "x"], 1),
+        (&["pause", "x"], 1),
+        (&["events", "x"], 1),
+        (&["exec", "x", "true"], 255),
+        (&["ps", "x"], 255),
+    ] {
+        let output = run(line);
+        assert_eq!(output.status.code(), Some(code), "{line:?}");
+        assert_eq!(text(&output.stderr), "vc: container x does not exist\n", "{line:?}");
+    }
+    assert!(run(&["delete", "--force", "x"]).status.success());
+    assert_eq!(text(&run(&["list", "--format", "json"]).stdout), "[]\n");
+    assert!(!root.exists(), "looking makes nothing");
+    assert_eq!(run(&["state", "../x"]).status.code(), Some(1), "an id is a file name");
+    assert_eq!(run(&["frobnicate"]).status.code(), Some(1));
+}
+
+#[test]
+fn pages_and_completions_know_the_commands() {
+    let page = text(&vc(&["man"]).stdout);
+    assert!(page.contains(".SH SUBCOMMANDS") && page.contains("vc\\-create"), "{page}");
+    let page = text(&vc(&["man", "create"]).stdout);
+    assert!(page.contains("console\\-socket"), "{page}");
+    assert_eq!(vc(&["man", "frobnicate"]).status.code(), Some(1));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&vc(&["completions", shell]).stdout).contains("console-socket"), "{shell}");
+    }
+}
+
+#[test]
+fn the_help_fits_a_screen() {
+    for line in [&["-h"][..], &["create", "-h"], &["exec", "-h"], &["update", "-h"], &["run", "-h"]] {
+        let output = vc(line);
+        assert!(output.status.success());
+        assert!(text(&output.stdout).lines().count() <= 40, "{line:?}:\n{}", text(&output.stdout));
+    }
+}

@@ -1,0 +1,98 @@
+//! What is written down of a sandbox, so that another process can take it over.
+//!
+//! Everything that is here is enough to go on: what the machine was launched as and how to find it, who uses
+//! which device, and of each container what it is, how far it is, its limits, and how its processes ended.
+//! Every field must be there and none may be unknown. The first field is the version; an older one is read,
+//! any other is refused with its number.
+
+mod container;
+mod machine;
+
+use serde::{Deserialize, Serialize};
+use vc_device::Registry;
+use vc_types::ContainerId;
+
+pub(crate) use container::{ContainerRecord, ExitRecord, Phase};
+pub(crate) use machine::MachineRecord;
+
+/// The version that is written.
+const VERSION: u32 = 1;
+
+/// Why a text is no record.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidRecord {
+    /// Written by another version.
+    #[error("it has version {0}; this program reads version {VERSION}")]
+    Version(u32),
+    /// Not the text of a record.
+    #[error("it is damaged, or was changed by hand")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// A sandbox as it is written down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SandboxRecord {
+    version: u32,
+    /// Its machine, which has its id.
+    pub(crate) machine: MachineRecord,
+    /// By what its adapter finds the machine again; none before it was launched.
+    pub(crate) handle: Option<String>,
+    /// Whether the guest was prepared for containers.
+    pub(crate) prepared: bool,
+    pub(crate) hostname: String,
+    pub(crate) shared_pid_namespace: bool,
+    /// The devices that were plugged, and their users.
+    pub(crate) devices: Registry,
+    pub(crate) containers: Vec<ContainerRecord>,
+}
+
+/// What every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl SandboxRecord {
+    /// A sandbox whose machine is about to be launched.
+    pub(crate) fn new(machine: MachineRecord, hostname: String, shared_pid_namespace: bool) -> Self {
+        Self {
+            version: VERSION,
+            machine,
+            handle: None,
+            prepared: false,
+            hostname,
+            shared_pid_namespace,
+            devices: Registry::default(),
+            containers: Vec::new(),
+        }
+    }
+
+    /// What is written down of a container.
+    pub(crate) fn container(&mut self, id: &ContainerId) -> Option<&mut ContainerRecord> {
+        self.containers.iter_mut().find(|known| known.id == *id)
+    }
+
+    /// Forgets a container.
+    pub(crate) fn forget(&mut self, id: &ContainerId) {
+        self.containers.retain(|known| known.id != *id);
+    }
+
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, InvalidRecord> {
+        let Versioned { version } = serde_json::from_slice(text)?;
+        if version != VERSION {
+            return Err(InvalidRecord::Version(version));
+        }
+        Ok(serde_json::from_slice(text)?)
+    }
+
+    pub(crate) fn to_text(&self) -> Result<Vec<u8>, InvalidRecord> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

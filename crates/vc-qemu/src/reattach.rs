@@ -1,0 +1,272 @@
+//! Taking over a QEMU whose owner has died, and ending what is left of one that cannot be taken over.
+//!
+//! QEMU listens on its QMP socket and on that of its console if it was launched to outlive its owner. What
+//! the next owner has to know besides is the handle: which processes they are, how the guest is reached, and
+//! what is plugged where. QEMU is asked what is there all the same: a plug that was under way when the owner
+//! died is not in the handle.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use qapi::qmp;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::net::UnixStream;
+use vc_hypervisor::{LaunchError, Machine, MachineSpec, StopError};
+use vc_types::{Deadline, DeviceId, HostPath};
+
+use crate::accelerator::Chosen;
+use crate::config::QemuConfig;
+use crate::control::frontends;
+use crate::devices::{Devices, DevicesRecord};
+use crate::launch::{Connected, follow_console};
+use crate::machine::{QEMU, QemuMachine, Shared};
+use crate::process::{Identification, Process};
+use crate::qmp::{Qmp, QmpError};
+use crate::sys;
+use crate::vsock::{DAEMON, Transport, Vsock};
+
+/// The names of QEMU's sockets in the runtime directory.
+pub(crate) const QMP_SOCKET: &str = "qmp.sock";
+pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
+
+/// The version of the form below.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Handle {
+    version: u32,
+    qemu: Option<Identification>,
+    daemon: Option<Identification>,
+    transport: Transport,
+    /// The directory that was made for the daemon's sockets, if one was.
+    sockets: Option<HostPath>,
+    hardware: bool,
+    devices: DevicesRecord,
+}
+
+/// What the next owner has to know.
+pub(crate) fn handle(shared: &Shared) -> String {
+    let handle = Handle {
+        version: VERSION,
+        qemu: shared.qemu.identification(),
+        daemon: shared.vsock.daemon.as_ref().and_then(Process::identification),
+        transport: shared.vsock.transport.clone(),
+        sockets: shared.vsock.dir.clone(),
+        hardware: shared.accelerator == Chosen::Kvm,
+        devices: shared.devices().record(shared.next_fdset.load(Ordering::Relaxed)),
+    };
+    serde_json::to_string(&handle).expect("maps have text as keys")
+}
+
+/// Takes over the machine; `None` when it has ended.
+pub(crate) async fn reattach(
+    spec: &MachineSpec,
+    handle: &str,
+    deadline: Deadline,
+) -> Result<Option<QemuMachine>, LaunchError> {
+    let handle = parse(handle)?;
+    let devices = Devices::try_from(handle.devices).map_err(|error| LaunchError::Control(error.into()))?;
+    let Some(qemu) = adopt(handle.qemu, "look for QEMU")? else { return Ok(None) };
+    let daemon = match (&handle.transport, adopt(handle.daemon, "look for vhost-device-vsock")?) {
+        (Transport::Daemon { .. }, None) => {
+            // QEMU is of no use without it, and it was to end with it.
+            let _ = qemu.end(deadline).await;
+            return Ok(None);
+        }
+        (_, daemon) => daemon,
+    };
+    let vsock = Vsock::in_use(handle.transport, daemon, handle.sockets);
+    match connect(spec, &qemu, deadline).await {
+        Ok((qmp, console, listening)) => {
+            let accelerator = if handle.hardware { Chosen::Kvm } else { Chosen::Tcg };
+            let connected = Connected { qemu, qmp, console, listening, vsock, accelerator };
+            let machine = QemuMachine::new(connected, spec, devices);
+            match take_stock(machine.shared(), deadline).await {
+                Ok(()) => Ok(Some(machine)),
+                Err(error) => {
+                    machine.let_go();
+                    Err(LaunchError::Control(error.into()))
+                }
+            }
+        }
+        Err(error) => {
+            // It runs on; whoever gives it up says so.
+            vsock.let_go();
+            Err(error)
+        }
+    }
+}
+
+fn parse(handle: &str) -> Result<Handle, LaunchError> {
+    let parsed: Handle = serde_json::from_str(handle).map_err(|error| LaunchError::Control(error.into()))?;
+    if parsed.version != VERSION {
+        let version = parsed.version;
+        let error = format!("the machine's handle has version {version}; this program reads {VERSION}");
+        return Err(LaunchError::Control(error.into()));
+    }
+    Ok(parsed)
+}
+
+fn adopt(process: Option<Identification>, step: &'static str) -> Result<Option<Process>, LaunchError> {
+    let Some(process) = process else { return Ok(None) };
+    Process::adopt(&process).map_err(|source| LaunchError::Host { step, source })
+}
+
+type Connections = (Qmp, crate::tail::Tail, tokio::task::JoinHandle<()>);
+
+/// Connects where QEMU listens. A QEMU that dies meanwhile closes both.
+async fn connect(spec: &MachineSpec, qemu: &Process, deadline: Deadline) -> Result<Connections, LaunchError> {
+    let host = |step| move |source: io::Error| LaunchError::Host { step, source };
+    let socket = |name: &str| spec.runtime_dir.as_path().join(name);
+    let control = UnixStream::connect(socket(QMP_SOCKET)).await.map_err(host("connect to QMP"))?;
+    let qmp = tokio::select! {
+        qmp = Qmp::connect(control, deadline) => qmp.map_err(|error| LaunchError::Control(error.into()))?,
+        _ = qemu.exited() => return Err(LaunchError::Control(format!("{QEMU} ended").into())),
+    };
+    let console = std::os::unix::net::UnixStream::connect(socket(CONSOLE_SOCKET));
+    let console = console.and_then(follow_console);
+    let (console, listening) = console.map_err(host("connect to the console"))?;
+    Ok((qmp, console, listening))
+}
+
+/// Makes known what is plugged and not in the handle, so that it can be unplugged, and takes away images that
+/// no device has.
+async fn take_stock(shared: &Shared, deadline: Deadline) -> Result<(), QmpError> {
+    let plugged = frontends(shared, deadline).await?;
+    shared.devices().keep_only(&plugged);
+    let nodes = shared.qmp.query(qmp::query_named_block_nodes { flat: Some(true) }, deadline).await?;
+    let nodes = nodes.as_array().into_iter().flatten();
+    let names = nodes.filter_map(|node| node.get("node-name").and_then(Value::as_str));
+    let unused =
+        names.filter_map(|name| name.parse::<DeviceId>().ok()).filter(|name| !plugged.contains(name));
+    for node in unused.collect::<BTreeSet<_>>() {
+        let delete = qmp::blockdev_del { node_name: node.to_string() };
+        if let Err(error) = shared.qmp.execute(delete, deadline).await {
+            tracing::warn!(%node, %error, "an image that no device has stays open");
+        }
+    }
+    Ok(())
+}
+
+/// Ends QEMU and its helper, told by their names and by `dir` being their working directory, and removes the
+/// sockets in there. What else works in that directory, such as somebody's shell, is left alone.
+pub(crate) async fn clean_up(
+    config: &QemuConfig,
+    dir: &HostPath,
+    deadline: Deadline,
+) -> Result<(), StopError> {
+    for (pid, program) in processes_in(config, dir.as_path()) {
+        let Some(pid) = Pid::from_raw(pid) else { continue };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        // Behind the handle: the number may be another's by now.
+        if role(config, pid.as_raw_nonzero().get(), dir.as_path()) != Some(program) {
+            continue;
+        }
+        let _ = pidfd_send_signal(&handle, Signal::KILL);
+        let still = StopError::StillRunning { program, pid: pid.as_raw_nonzero().get().unsigned_abs() };
+        let Ok(ended) = sys::watch(handle) else { return Err(still) };
+        if tokio::time::timeout(deadline.remaining(), ended.readable()).await.is_err() {
+            return Err(still);
+        }
+    }
+    let leftover = |source| StopError::Leftover { path: dir.clone(), source };
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.flatten().try_for_each(|entry| remove(&entry)).map_err(leftover),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(leftover(error)),
+    }
+}
+
+/// Removes the sockets on which QEMU listened.
+pub(crate) fn remove_sockets(dir: &HostPath) -> Result<(), StopError> {
+    for name in [QMP_SOCKET, CONSOLE_SOCKET] {
+        let path = HostPath::new(dir.as_path().join(name)).expect("below an absolute path");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(StopError::Leftover { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A socket, or the directory with the daemon's sockets. Whatever else is there is not of a machine.
+fn remove(entry: &fs::DirEntry) -> io::Result<()> {
+    let kind = entry.file_type()?;
+    match () {
+        () if kind.is_socket() => fs::remove_file(entry.path()),
+        () if kind.is_dir() && entry.file_name() == "vsock" => fs::remove_dir_all(entry.path()),
+        () => Ok(()),
+    }
+}
+
+/// The machine's processes in a directory, QEMU before its helper.
+fn processes_in(config: &QemuConfig, dir: &Path) -> Vec<(i32, &'static str)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found: Vec<_> = pids.filter_map(|pid| Some((pid, role(config, pid, dir)?))).collect();
+    found.sort_by_key(|(_, program)| *program == DAEMON);
+    found
+}
+
+/// What a process is to the machine of a directory; `None` when it is not one of its own.
+fn role(config: &QemuConfig, pid: i32, dir: &Path) -> Option<&'static str> {
+    if fs::read_link(format!("/proc/{pid}/cwd")).ok()? != dir {
+        return None;
+    }
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = name.trim_ascii_end();
+    // A program that is configured may be a wrapper, and have become the usual one.
+    let usual = QemuConfig::default();
+    let is = |program: &Path| program.file_name().is_some_and(|file| comm(file.as_bytes()) == name);
+    match () {
+        () if is(&config.program) || is(&usual.program) => Some(QEMU),
+        () if is(&config.vsock_program) || is(&usual.vsock_program) => Some(DAEMON),
+        () => None,
+    }
+}
+
+/// What the kernel keeps of a program's name (proc(5), `/proc/pid/comm`).
+fn comm(program: &[u8]) -> &[u8] {
+    &program[..program.len().min(15)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn only_the_machines_own_processes_are_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        // Its name is longer than what the kernel keeps.
+        let program = dir.join("qemu-with-a-long-name");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let start =
+            |program: &Path, dir: &Path| Command::new(program).arg("1000").current_dir(dir).spawn().unwrap();
+        let mut qemu = start(&program, &dir);
+        let mut elsewhere = start(&program, Path::new("/"));
+        let mut other = start(Path::new("/bin/sleep"), &dir);
+        let config = QemuConfig { program, ..QemuConfig::default() };
+
+        let deadline = Deadline::after(Duration::from_secs(60));
+        clean_up(&config, &HostPath::new(&dir).unwrap(), deadline).await.unwrap();
+        assert!(!qemu.wait().unwrap().success());
+        for innocent in [&mut elsewhere, &mut other] {
+            assert!(innocent.try_wait().unwrap().is_none(), "it still runs");
+            innocent.kill().unwrap();
+            innocent.wait().unwrap();
+        }
+    }
+}
