@@ -2,8 +2,8 @@
 
 use crate::resources::{LimitError, limits};
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, Mount,
-    Process, Spec,
+    Hooks, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction,
+    Mount, Process, Spec,
 };
 use std::path::{Path, PathBuf};
 use vc_agent_protocol::oci;
@@ -70,6 +70,7 @@ pub fn container_spec(
     refuse("solaris", spec.solaris().is_some())?;
     refuse("windows", spec.windows().is_some())?;
     spec.mounts().iter().flatten().try_for_each(check_mount)?;
+    spec.hooks().iter().try_for_each(check_hooks)?;
     match spec.version().as_str() {
         "" => drop(spec.set_version(OCI_VERSION.to_owned())),
         version if version.starts_with("1.") => {}
@@ -97,6 +98,21 @@ pub fn container_spec(
     }
     linux.set_namespaces(Some(namespaces));
     Ok(spec)
+}
+
+/// Checks the hooks: each has an absolute path and, if any, a timeout of at least a second (`config.md`,
+/// "POSIX-platform Hooks").
+fn check_hooks(hooks: &Hooks) -> Result<(), SpecError> {
+    let before = [hooks.prestart(), hooks.create_runtime(), hooks.create_container()];
+    let after = [hooks.start_container(), hooks.poststart(), hooks.poststop()];
+    for hook in before.into_iter().chain(after).flatten().flatten() {
+        GuestPath::new(hook.path().to_string_lossy())
+            .map_err(|error| SpecError::Path("path of a hook", error))?;
+        if let Some(seconds @ ..=0) = hook.timeout() {
+            return Err(SpecError::Value("the timeout of a hook", seconds.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// The process of an exec.
@@ -341,6 +357,14 @@ mod tests {
             (|s| s.linux = None.into(), "no linux part"),
         ];
         for (change, want) in cases {
+            let error = convert(change).unwrap_err().to_string();
+            assert!(error.contains(want), "{error:?} does not speak of {want:?}");
+        }
+        for (path, timeout, want) in
+            [("", 0, "path of a hook"), ("x", 0, "path of a hook"), ("/x", -1, "timeout")]
+        {
+            let hook = oci::Hook { path: path.into(), timeout, ..Default::default() };
+            let change = |s: &mut oci::Spec| s.hooks.mut_or_insert_default().poststop = vec![hook];
             let error = convert(change).unwrap_err().to_string();
             assert!(error.contains(want), "{error:?} does not speak of {want:?}");
         }
