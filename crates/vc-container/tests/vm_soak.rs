@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{Process, SpecBuilder};
 use vc_agent::{Connector, ExitStatus};
-use vc_container::{ContainerSpec, Sandbox, SandboxSpec};
+use vc_container::{ContainerSpec, ContainerStorage, Sandbox, SandboxSpec};
 use vc_hypervisor::MachineSpec;
 use vc_qemu::Qemu;
-use vc_storage::Layer;
 use vc_tests::{GuestImage, Layers, Leftovers};
-use vc_types::HostPath;
+use vc_types::{ContainerId, HostPath};
 
 /// The first rounds also fill caches and pools.
 const WARM: u32 = 3;
@@ -55,8 +54,10 @@ async fn containers_in_a_row_leave_nothing() {
     let began = Instant::now();
     let mut warm = None;
     for round in 0..rounds {
-        let spec = ContainerSpec { oci: oci.clone(), layers: vec![Layer::open(&busybox).unwrap()] };
-        let container = sandbox.create_container("web".parse().unwrap(), spec).await.unwrap();
+        let id: ContainerId = "web".parse().unwrap();
+        let storage = ContainerStorage::of_layers(id.clone(), [&busybox], &oci).unwrap();
+        let spec = ContainerSpec { oci: oci.clone(), storage };
+        let container = sandbox.create_container(id, spec).await.unwrap();
         container.start().await.unwrap();
         let job = container.exec("job".parse().unwrap(), process("exit 5")).await.unwrap();
         assert_eq!(job.wait().await.unwrap(), ExitStatus(5), "round {round}");
