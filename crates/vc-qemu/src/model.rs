@@ -114,7 +114,7 @@ async fn commands(spec: &DeviceSpec) -> usize {
     let machine = machine(&world, &self::spec()).await;
     machine.plug(spec, patient()).await.unwrap();
     machine.unplug(spec.id(), patient()).await.unwrap();
-    assert!(world.lock().unwrap().backends.is_empty(), "{spec:?}");
+    assert!(world.lock().unwrap().is_empty(), "{spec:?}");
     world.lock().unwrap().commands()
 }
 
