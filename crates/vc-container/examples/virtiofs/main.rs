@@ -143,7 +143,7 @@ impl Bed {
                 id: tag.parse()?,
                 socket: HostPath::new(directory.join(format!("{tag}.sock")))?,
                 tag: tag.parse()?,
-                queue_size: QueueSize::new(1024).ok_or("a power of two")?,
+                queue_size: QueueSize::new(1024)?,
             };
             machine.plug(&share.into(), deadline()).await?;
             let at_in_guest = GuestPath::new(at)?;
