@@ -138,7 +138,7 @@ impl Bed {
         }
         let mut storages = storage.plan.resolve(&plugged)?;
         let mut mounts = Vec::new();
-        for [tag, at, destination] in [OURS, HAND] {
+        for [tag, at, destination] in [HAND, OURS] {
             let share = VhostUserFsSpec {
                 id: tag.parse()?,
                 socket: HostPath::new(directory.join(format!("{tag}.sock")))?,
@@ -200,6 +200,8 @@ async fn measure(bed: &Bed, files: &Path, rounds: usize) -> Result<()> {
             let from = format!("if={at}/{name}");
             let read = bed.speed(&format!("r{name}"), &["dd", &from, "of=/dev/null", "bs=1M"]).await?;
             fs::remove_file(files.join(&name))?;
+            // By another name: the guest remembers the first for a second.
+            let name = format!("new-{name}");
             let to = format!("of={at}/{name}");
             let write = ["dd", "if=/dev/zero", &to, "bs=1M", &count, "conv=fsync"];
             let write = bed.speed(&format!("w{name}"), &write).await?;
