@@ -15,6 +15,11 @@ use crate::timeline::Timeline;
 /// What is logged when nobody says otherwise.
 pub(crate) const USUAL: &str = "warn";
 
+/// The level for those who want more, and for all others.
+pub(crate) fn level(debug: bool) -> &'static str {
+    if debug { "debug" } else { USUAL }
+}
+
 /// Sends events to standard error, those of the level `usual` if `VC_LOG` says nothing, and spans to the timeline.
 pub(crate) fn to_stderr(timeline: Option<Timeline>, usual: &str) {
     let events = fmt::layer().with_writer(std::io::stderr).without_time().with_filter(filter(usual));
@@ -22,11 +27,11 @@ pub(crate) fn to_stderr(timeline: Option<Timeline>, usual: &str) {
 }
 
 /// Sends events and panics to a file that only this user can read.
-pub(crate) fn to_file(file: &Path) -> Result<(), Failure> {
+pub(crate) fn to_file(file: &Path, usual: &str) -> Result<(), Failure> {
     let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(file);
     let opened = opened.map_err(|error| Failure::step(format!("open the log {}", file.display()), error))?;
     let events =
-        fmt::layer().with_ansi(false).with_writer(std::sync::Mutex::new(opened)).with_filter(filter(USUAL));
+        fmt::layer().with_ansi(false).with_writer(std::sync::Mutex::new(opened)).with_filter(filter(usual));
     registry().with(events).init();
     // Standard error is the container's.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a defect of vc")));

@@ -49,7 +49,12 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     let mount_points = guest.storages().add(id.as_str(), &request.storages).await?;
     let created = async {
         super::device::use_guest_numbers(guest, &request.devices, &mut spec).await?;
-        create_mounted(guest, &id, spec, &mount_points).await
+        let before = super::sysctl::set_those_of_the_guest(&mut spec)?;
+        let created = create_mounted(guest, &id, spec, &mount_points).await;
+        if created.is_err() {
+            before.restore();
+        }
+        created
     };
     match created.await {
         Ok(container) => {

@@ -10,6 +10,7 @@ mod remove;
 mod signal;
 mod start;
 mod stats;
+mod sysctl;
 mod termination_log;
 mod update;
 mod user_namespace;

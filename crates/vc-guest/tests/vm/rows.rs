@@ -264,6 +264,12 @@ pub(crate) fn linux() -> Vec<Row> {
             "cat /proc/sys/net/ipv4/ip_default_ttl",
             "77",
         ),
+        seen(
+            "linux.sysctl: net.*",
+            linux(json!({"sysctl": {"net.ipv4.ping_group_range": "7 8"}})),
+            "cat /proc/sys/net/ipv4/ping_group_range",
+            "7\t8",
+        ),
         refused(
             "linux.sysctl: of the whole guest",
             linux(json!({"sysctl": {"kernel.pid_max": "77"}})),
