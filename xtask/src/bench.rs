@@ -5,8 +5,10 @@
 mod bare;
 mod container;
 mod layers;
+mod memory;
 mod plug;
 mod series;
+mod start;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +26,8 @@ use series::Series;
 const WIRE: [&str; 3] = ["exec", "stdio", "rpc"];
 
 /// What can be measured.
-const SUBJECTS: &str = "boot, plug, layers, exec, stdio, rpc, mounts, plan; several may be named";
+const SUBJECTS: &str =
+    "boot, start, memory, plug, layers, exec, stdio, rpc, mounts, plan; several may be named";
 
 /// What the command line can choose.
 #[derive(Debug)]
@@ -44,6 +47,10 @@ pub(crate) struct Options {
 enum Subject {
     /// The start of a container, next to a bare QEMU.
     Boot,
+    /// The first output of a container, next to the least that it could take.
+    Start,
+    /// The memory of a container's owner.
+    Memory,
     /// A plug, next to raw QMP.
     Plug,
     /// The start of a container with many layers, next to one with a single layer.
@@ -83,6 +90,8 @@ impl Options {
     fn add(&mut self, name: &str) -> Result<()> {
         let subject = match name {
             "boot" => Subject::Boot,
+            "start" => Subject::Start,
+            "memory" => Subject::Memory,
             "plug" => Subject::Plug,
             "layers" => Subject::Layers,
             "mounts" => Subject::Mounts,
@@ -106,6 +115,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::load()?;
     options.subjects.iter().try_for_each(|subject| match subject {
         Subject::Boot => boot(&workspace, options),
+        Subject::Start => {
+            let (image, vc) = ready(&workspace)?;
+            start::measure(&workspace, &image, &vc, options)
+        }
+        Subject::Memory => {
+            let (_, vc) = ready(&workspace)?;
+            memory::measure(&workspace, &vc, options)
+        }
         Subject::Plug => plug::run(&workspace, options),
         Subject::Layers => {
             let (image, vc) = ready(&workspace)?;

@@ -45,6 +45,12 @@ Usage: cargo xtask COMMAND
   bench boot [--rounds N] [--accel tcg|kvm] [--guest DIR]
         times `vc run` next to a bare QEMU that boots the same image; --guest for
         another guest image in the same rounds
+  bench start [--rounds N] [--accel tcg|kvm]
+        times `vc run` to its first output next to the same QEMU started by hand and
+        what the guest takes to create and start the container, and its end
+  bench memory [--rounds N] [--accel tcg|kvm]
+        tells the memory of a container's owner, before and after N processes were
+        executed in it, 1000 if not told otherwise; needs root
   bench plug [--rounds N] [--accel tcg|kvm]
         times a plug and an unplug next to the same by raw QMP
   bench layers [--rounds N] [--accel tcg|kvm]

@@ -78,6 +78,7 @@ async fn in_sandbox(
         // The agent may forget the output once it has told how the command ended.
         output.drain().await?;
         let status = container.wait().await?;
+        tracing::info!(milestone = "exit", "the command has ended");
         drop(output);
         Ok(status.0)
     };

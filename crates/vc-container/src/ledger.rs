@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 use crate::error::Cause;
+use crate::metrics::Metrics;
 use crate::record::SandboxRecord;
 use crate::store::{Store, StoreError};
 
@@ -22,13 +23,14 @@ struct Book {
     turn: Semaphore,
     /// What is on the disk.
     record: Mutex<SandboxRecord>,
+    metrics: Metrics,
 }
 
 impl Ledger {
-    /// Keeps `record`, which `store` has already.
-    pub(crate) fn new(store: Store, record: SandboxRecord) -> Self {
+    /// Keeps `record`, which `store` has already, and counts its writes in `metrics`.
+    pub(crate) fn new(store: Store, record: SandboxRecord, metrics: Metrics) -> Self {
         let (store, record) = (Arc::new(store), Mutex::new(record));
-        Self(Some(Arc::new(Book { store, turn: Semaphore::new(1), record })))
+        Self(Some(Arc::new(Book { store, turn: Semaphore::new(1), record, metrics })))
     }
 
     /// Makes a change, once it is on the disk.
@@ -41,9 +43,12 @@ impl Ledger {
             return Ok(());
         }
         let store = book.store.clone();
-        let written = tokio::task::spawn_blocking(move || store.write(&new).map(|()| new)).await;
-        // A runtime that ends takes its blocking tasks along.
-        let written = written.map_err(|_| Cause::SandboxGone)??;
+        let write = async {
+            let written = tokio::task::spawn_blocking(move || store.write(&new).map(|()| new)).await;
+            // A runtime that ends takes its blocking tasks along.
+            Ok::<_, Cause>(written.map_err(|_| Cause::SandboxGone)??)
+        };
+        let written = book.metrics.step("write record", tracing::debug_span!("write record"), write).await?;
         *book.record() = written;
         Ok(())
     }

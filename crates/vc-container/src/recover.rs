@@ -86,14 +86,15 @@ impl Sandbox {
         match reach(hypervisor, connector, &record, &timing).await {
             Ok((machine, agent)) => {
                 let spec = record.machine.spec();
+                let metrics = Metrics::default();
                 let guest = Guest {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::new(record.devices.clone())),
                     shares: Arc::new(Shares::new(spec.runtime_dir.clone())),
                     sizing: Arc::new(Sizing::new(&spec)),
-                    metrics: Metrics::default(),
-                    ledger: Ledger::new(store, record.clone()),
+                    ledger: Ledger::new(store, record.clone(), metrics.clone()),
+                    metrics,
                     timing,
                     shared_pid_namespace: record.shared_pid_namespace,
                 };

@@ -84,9 +84,11 @@ impl Sandbox {
     {
         let mut spec = spec;
         spec.machine.outlives_owner |= spec.state_dir.is_some();
-        let ledger = open_ledger(&spec).map_err(|error| OperationError::new(Step::Record, error))?;
+        let metrics = Metrics::default();
+        let ledger =
+            open_ledger(&spec, &metrics).map_err(|error| OperationError::new(Step::Record, error))?;
         let mut unfinished = Unfinished(Some(ledger.clone()));
-        let created = Self::create_recorded(hypervisor, connector, &spec, ledger).await;
+        let created = Self::create_recorded(hypervisor, connector, &spec, ledger, metrics).await;
         // As long as something is left, the record says so.
         if created.as_ref().is_err_and(|error| error.left.is_empty()) {
             return created;
@@ -100,6 +102,7 @@ impl Sandbox {
         connector: &C,
         spec: &SandboxSpec,
         ledger: Ledger,
+        metrics: Metrics,
     ) -> Result<Self, OperationError>
     where
         H: Hypervisor,
@@ -108,7 +111,6 @@ impl Sandbox {
         let dir = spec.machine.runtime_dir.clone();
         let dir = RuntimeDir::create(&dir)
             .map_err(|error| OperationError::new(Step::MakeRuntimeDir(dir), error))?;
-        let metrics = Metrics::default();
         let launch = hypervisor.launch(&spec.machine, Deadline::after(spec.timing.launch));
         let span = tracing::info_span!("launch", sandbox = %spec.machine.id);
         let launched = metrics.step("launch", span, launch).await;
@@ -307,13 +309,13 @@ impl Drop for Unfinished {
 }
 
 /// The record of a sandbox that is about to be made; nothing is recorded without a place for it.
-fn open_ledger(spec: &SandboxSpec) -> Result<Ledger, StoreError> {
+fn open_ledger(spec: &SandboxSpec, metrics: &Metrics) -> Result<Ledger, StoreError> {
     let Some(dir) = &spec.state_dir else { return Ok(Ledger::default()) };
     let machine = MachineRecord::from(&spec.machine);
     let record = SandboxRecord::new(machine, spec.hostname.clone(), spec.shared_pid_namespace);
     let store = Store::create(dir)?;
     match store.write(&record) {
-        Ok(()) => Ok(Ledger::new(store, record)),
+        Ok(()) => Ok(Ledger::new(store, record, metrics.clone())),
         Err(error) => {
             // The first error counts; what is left is an empty directory.
             let _ = store.remove();

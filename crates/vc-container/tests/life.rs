@@ -1,8 +1,13 @@
 //! Whole lives on the fakes: as they should go, and with every call going wrong in turn.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
+#[expect(dead_code, reason = "a look at what is real is for others")]
+mod faulty;
+
 #[path = "life/bench.rs"]
 mod bench;
+#[path = "life/defects.rs"]
+mod defects;
 #[path = "life/faults.rs"]
 mod faults;
 #[path = "life/ghosts.rs"]

@@ -16,13 +16,15 @@ use crate::workspace::Workspace;
 /// Many times what a start takes under emulation on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// When something was reached, counted from the exec of QEMU.
+/// When something was reached, counted from the exec of QEMU if nothing else is said.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Boot {
     /// The agent greeted the console, the first thing it does.
     pub(super) init: Duration,
     /// The agent told the host that it serves.
     pub(super) serving: Duration,
+    /// The same, counted from the start of the daemon that QEMU needs.
+    pub(super) answer: Duration,
 }
 
 /// Boots the image once, until its agent serves.
@@ -30,6 +32,7 @@ pub(super) fn boot(workspace: &Workspace, image: &Path, accelerator: &str) -> Re
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let sockets = directory.path();
     let announcement = UnixListener::bind(sockets.join("agent_1027")).context("cannot listen")?;
+    let began = Instant::now();
     let mut daemon = Ended(daemon(workspace, sockets)?.spawn().context("cannot start vhost-device-vsock")?);
     wait_for_socket(&sockets.join("vsock"), &mut daemon.0)?;
     let started = Instant::now();
@@ -40,7 +43,7 @@ pub(super) fn boot(workspace: &Workspace, image: &Path, accelerator: &str) -> Re
     let init = at(&news, started).context("/init did not greet the console")?;
     tell(sender, move || announcement.accept().map(drop));
     let serving = at(&news, started).context("the agent did not announce itself")?;
-    Ok(Boot { init, serving })
+    Ok(Boot { init, serving, answer: serving + started.duration_since(began) })
 }
 
 /// A process that is ended when this is dropped.

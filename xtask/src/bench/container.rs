@@ -66,7 +66,7 @@ fn read(timeline: String) -> Option<Run> {
 }
 
 /// When a phase began, in milliseconds since the start of `vc`, and how long it took.
-fn row(timeline: &str, phase: &str) -> Option<(f64, Option<f64>)> {
+pub(super) fn row(timeline: &str, phase: &str) -> Option<(f64, Option<f64>)> {
     let line = timeline.lines().find(|line| line.starts_with(phase))?;
     let mut figures = line[phase.len()..].split_whitespace().map(|figure| figure.parse().ok());
     Some((figures.next()??, figures.next().flatten()))

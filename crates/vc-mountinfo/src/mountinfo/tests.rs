@@ -50,8 +50,9 @@ fn read_only_is_of_the_mount_or_of_its_filesystem() {
     }
 }
 
+/// a line with another number of fields than expected ended the whole look-up.
 #[test]
-fn a_malformed_line_is_named_and_skipped() {
+fn r12_a_malformed_line_is_named_and_skipped() {
     let table = b"x\n1 2 7:0 / /m ro - erofs s ro\n1 2 7 / /m ro - erofs s ro\n\n1 2 7:0 / /m ro erofs s ro\n1 2 7:0 / /m ro - erofs s\n2 1 7:1 / /n ro - erofs t ro";
     let missing: Vec<_> = parse(table).map(|e| e.map(|e| e.id).map_err(|e| e.missing)).collect();
     let want = [
