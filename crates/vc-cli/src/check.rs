@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::config::Config;
-use crate::guest_image::GuestImage;
+use crate::guest_image::{self, GuestImage};
 use crate::oci::state::print;
 
 /// How a thing is found.
@@ -100,8 +100,8 @@ fn vsock(config: &Config) -> Finding {
     if opens(Path::new(kernel)).is_ok() {
         return Finding { verdict: Verdict::Fine, what, text: kernel.to_owned() };
     }
-    let daemon = Path::new(config.text("hypervisor.qemu.vsock_daemon"));
-    match find(daemon) {
+    let daemon = guest_image::program(config.text("hypervisor.qemu.vsock_daemon"));
+    match find(&daemon) {
         Some(program) => Finding { verdict: Verdict::Fine, what, text: program.display().to_string() },
         None => Finding {
             verdict: Verdict::Missing,

@@ -107,6 +107,8 @@ pub(crate) enum Command {
     Update(Box<Update>),
     /// Print what a container uses, again and again
     Events(Events),
+    /// Remove the containers whose owners were killed, and say which
+    Recover,
     /// Print what this runtime can do, in the form of the OCI runtime specification
     Features,
     /// Write a config.json to start from

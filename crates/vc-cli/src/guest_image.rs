@@ -48,11 +48,28 @@ fn named(config: &Config, key: &str, path: &str) -> Result<PathBuf, Failure> {
 
 /// The first place that has an image; if none has, the one beside this program, where it is built.
 fn installed() -> Result<PathBuf, Failure> {
-    let program = std::env::current_exe().map_err(|error| Failure::step("find vc's own program", error))?;
-    let beside = program.ancestors().nth(2).unwrap_or(Path::new("/")).join("guest");
+    let beside = beside_this_program()?.join("guest");
     let places = std::iter::once(beside.clone()).chain(PLACES.map(PathBuf::from));
     let mut complete = places.filter(|dir| dir.join("vmlinux").exists() && dir.join("initrd").exists());
     Ok(complete.next().unwrap_or(beside))
+}
+
+/// A program by its name: from `PATH`, or else from where `cargo xtask test` installs programs, beside the directory of this
+/// one. An engine gives a runtime a `PATH` of its own.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    if name.contains('/') || in_path {
+        return name.into();
+    }
+    let installed = beside_this_program().map(|dir| dir.join("tools/bin").join(name));
+    installed.ok().filter(|file| file.is_file()).unwrap_or_else(|| name.into())
+}
+
+/// The directory in which the one of this program is.
+fn beside_this_program() -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe().map_err(|error| Failure::step("find vc's own program", error))?;
+    Ok(program.ancestors().nth(2).unwrap_or(Path::new("/")).to_owned())
 }
 
 fn absolute(path: &Path) -> Result<HostPath, Failure> {

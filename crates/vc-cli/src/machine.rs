@@ -13,7 +13,7 @@ use vc_types::{HostPath, MiB, SandboxId};
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::guest_image::GuestImage;
+use crate::guest_image::{self, GuestImage};
 use crate::serial::text;
 
 /// What a machine is made of: every value is decided and every path absolute, so that another process,
@@ -79,7 +79,7 @@ impl MachinePlan {
             kernel_params: words(config.text("hypervisor.qemu.kernel_params")),
             ports: ports(config)?,
             qemu: config.text("hypervisor.qemu.path").into(),
-            vsock_program: config.text("hypervisor.qemu.vsock_daemon").into(),
+            vsock_program: guest_image::program(config.text("hypervisor.qemu.vsock_daemon")),
             shared_fs: shared_fs(config)?,
             boot: seconds(config, "agent.kata.dial_timeout")?,
             create: seconds(config, "runtime.create_container_timeout")?,

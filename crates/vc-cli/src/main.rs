@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         Command::Resume(options) => Oci::Resume(options),
         Command::Update(options) => Oci::Update(options),
         Command::Events(options) => Oci::Events(options),
+        Command::Recover => Oci::Recover,
         Command::Features => Oci::Features,
         Command::Spec(options) => Oci::Spec(options),
     };

@@ -10,9 +10,10 @@ mod events;
 mod exec;
 mod features;
 pub(crate) mod hooks;
-mod network;
+mod namespaces;
 pub(crate) mod protocol;
 pub(crate) mod record;
+mod recover;
 pub(crate) mod remove;
 pub(crate) mod report;
 pub(crate) mod root;
@@ -45,6 +46,7 @@ pub(crate) enum Oci {
     Update(Box<Update>),
     Events(Events),
     Features,
+    Recover,
     Spec(MakeSpec),
 }
 
@@ -80,6 +82,7 @@ fn act(root: &Root, global: &Global, command: Oci) -> Result<(), Failure> {
         Oci::Resume(options) => control::freeze(root, &options.id, Ask::Resume),
         Oci::Update(options) => update::update(root, &options),
         Oci::Events(options) => events::events(root, &options),
+        Oci::Recover => recover::recover(root),
         Oci::Features => features::features(),
         Oci::Spec(options) => features::spec(&options),
         Oci::Exec(_) | Oci::Ps(_) => unreachable!("the caller has their exit codes"),

@@ -93,10 +93,9 @@ fn make(cgroup: &Path) -> io::Result<()> {
         if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
     })?;
     for file in CPUSET {
-        let inherited = fs::read(above.join(file)).unwrap_or_default();
-        // Only the hierarchy of the first version has both, and demands them.
-        if !inherited.is_empty() && cgroup.join(file).exists() && above.join("cgroup.procs").exists() {
-            let _ = fs::write(cgroup.join(file), inherited);
+        let inherited = fs::read_to_string(above.join(file)).unwrap_or_default();
+        if !inherited.trim().is_empty() && cgroup.join(file).exists() {
+            fs::write(cgroup.join(file), inherited)?;
         }
     }
     Ok(())

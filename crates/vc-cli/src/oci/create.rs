@@ -11,7 +11,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use serde::Serialize;
 
 use super::cgroup;
-use super::network;
+use super::namespaces;
 use super::protocol::{read_frame, write_frame};
 use super::record::{Record, replace};
 use super::remove::remove;
@@ -40,7 +40,7 @@ pub(crate) fn create(root: &Root, global: &Global, options: &Create) -> Result<(
     let spec = load_bundle(&bundle)?;
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     check_terminal(terminal, options.console_socket.as_deref())?;
-    network::check(&spec)?;
+    namespaces::check(&spec)?;
     let config = Config::load(global, &options.machine)?;
     let debug = global.debug || config.switch("runtime.enable_debug");
     let machine = MachinePlan::of(config, &spec)?;

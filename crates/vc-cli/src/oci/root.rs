@@ -96,15 +96,24 @@ impl Root {
 
     /// The names of all containers, sorted.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Failure> {
+        let mut ids: Vec<ContainerId> = self.names()?.iter().filter_map(|name| name.parse().ok()).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The directories that are being made or removed, or were when whoever did so was killed.
+    pub(crate) fn unfinished(&self) -> Result<Vec<PathBuf>, Failure> {
+        let names = self.names()?.into_iter().filter(|name| name.starts_with('.'));
+        Ok(names.map(|name| self.0.join(name)).collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>, Failure> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Failure::step(format!("read {}", self.0.display()), error)),
         };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut ids: Vec<ContainerId> = names.filter_map(|name| name.parse().ok()).collect();
-        ids.sort();
-        Ok(ids)
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 }
 

@@ -80,6 +80,7 @@ async fn create_mounted(
     let launched = async {
         // Of no more use once the container is in it.
         let _users = UserNamespace::make(guest, &mut spec).await?;
+        super::copy_up::fill(&mut spec, &bundle, guest.modules())?;
         write_bundle(&bundle, &spec)?;
         let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
         let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), console };

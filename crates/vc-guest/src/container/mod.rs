@@ -1,6 +1,7 @@
 //! Containers and their processes.
 
 mod console;
+mod copy_up;
 mod counters;
 mod create;
 mod device;

@@ -169,6 +169,12 @@ pub(crate) fn mounts_and_hooks() -> Vec<Row> {
             "read-only",
         ),
         seen(
+            "mounts.options: tmpcopyup",
+            json!({"mounts": [{"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nosuid"]}]}),
+            "cut -d: -f1 /etc/passwd; grep -c ' /etc tmpfs .*nosuid' /proc/mounts; touch /etc/new && ls /etc | grep -c new",
+            "root\n1\n1",
+        ),
+        seen(
             "mounts.options: private and slave",
             tmpfs(&["rslave"]),
             "grep ' /mnt ' /proc/self/mountinfo | grep -c 'shared:'",
