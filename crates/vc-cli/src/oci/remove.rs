@@ -12,6 +12,11 @@ use crate::failure::Failure;
 
 /// Removes the directory of a container that nobody owns. Its name is free at once.
 pub(crate) fn remove(dir: ContainerDir, lock: Lock) -> Result<(), Failure> {
+    // First what only this directory's name leads to.
+    let machine = dir.machine_dir();
+    if machine.exists() {
+        remove_tree(&machine)?;
+    }
     unmount_below(dir.path())?;
     let step = format!("remove {}", dir.path().display());
     let gone = dir.retire().map_err(|error| Failure::step(step, error))?;

@@ -86,6 +86,8 @@ impl Engine {
              --cgroup-manager cgroupfs --events-backend file --runtime {runtime} $verb \"$@\"\n"
         );
         write_program(&self.path("bin/podman"), &script);
+        let eventually = "#!/bin/sh\nleft=300\nuntil sh -c \"$1\"; do left=$((left - 1)); [ $left -gt 0 ] || exit 1; sleep 0.1; done\n";
+        write_program(&self.path("bin/eventually"), eventually);
         let tree = self.path("tree");
         for directory in ["bin", "etc", "tmp", "home", "run", "proc", "sys", "dev"] {
             fs::create_dir_all(tree.join(directory)).unwrap();
@@ -117,7 +119,8 @@ impl Engine {
         self.path("state")
     }
 
-    /// A command for a line of a shell in which `podman` is this one, `$D` a directory, and `$B` the image.
+    /// A command for a line of a shell in which `podman` is this one, `eventually` waits for a line to succeed, `$D` is a
+    /// directory, and `$B` the image.
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new("timeout");
         let path = std::env::var("PATH").unwrap_or_default();

@@ -43,7 +43,7 @@ const LINES: [(&str, &str); 40] = [
     ),
     (
         "logs",
-        "until podman logs c 2>&1 | grep -q err; do :; done; podman logs c 2>/dev/null; podman logs c 2>&1 >/dev/null",
+        "eventually 'podman logs c 2>&1 | grep -q err'; podman logs c 2>/dev/null; podman logs c 2>&1 >/dev/null",
     ),
     ("ps", "podman ps --format '{{.Names}} {{.State}} {{.Image}}' | sed 's/Up.*ago/Up/'"),
     (
@@ -61,7 +61,7 @@ const LINES: [(&str, &str); 40] = [
     ),
     (
         "exec detached",
-        "podman exec -d c sh -c 'echo detached > /data/execd'; until cat $D/volume/execd 2>/dev/null; do :; done",
+        "podman exec -d c sh -c 'echo detached > /data/execd'; eventually 'grep -q . $D/volume/execd'; cat $D/volume/execd",
     ),
     ("exec not found", "podman exec c frobnicate 2>/dev/null"),
     ("exec not executable", "podman exec c /etc/passwd 2>/dev/null"),
@@ -91,7 +91,10 @@ const LINES: [(&str, &str); 40] = [
         "podman pause c; podman inspect c --format '{{.State.Status}}'; podman exec c true 2>/dev/null",
     ),
     ("unpause", "podman unpause c; podman inspect c --format '{{.State.Status}}'"),
-    ("kill", "podman kill -s HUP c; until podman logs c 2>/dev/null | grep hup; do :; done"),
+    (
+        "kill",
+        "podman kill -s HUP c; eventually 'podman logs c 2>/dev/null | grep -q hup'; podman logs c 2>/dev/null | grep hup",
+    ),
     ("diff", "podman diff c | grep tmp | sort"),
     ("remove while it runs", "podman rm c 2>/dev/null"),
     (
@@ -150,7 +153,7 @@ fn timed(name: &str, line: impl FnOnce() -> Answer) -> Answer {
 #[test]
 fn every_network_but_none_is_refused_with_the_remedy() {
     let Some(vc) = Engine::with_vc() else { return };
-    for network in ["host", "bridge", "ns:/proc/1/ns/net"] {
+    for network in ["host", "bridge", "ns:/proc/self/ns/net"] {
         let answer = vc.line(&format!("podman run --rm --network {network} $B true 2>&1"));
         assert_ne!(answer.code, Some(0));
         // The bridge may fail in Podman itself, where its plugins are not installed.
