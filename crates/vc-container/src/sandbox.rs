@@ -121,7 +121,7 @@ impl Sandbox {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::default()),
-                    shares: Arc::new(Shares::new(spec.machine.runtime_dir.clone())),
+                    shares: Arc::new(Shares::new(&spec.machine.runtime_dir, ledger.clone())),
                     sizing: Arc::new(Sizing::new(&spec.machine)),
                     metrics,
                     ledger,

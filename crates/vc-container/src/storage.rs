@@ -12,4 +12,4 @@ pub use request::{InvalidPageSize, storage_request};
 
 pub(crate) use copy::copy;
 pub(crate) use edits::apply;
-pub(crate) use shares::Shares;
+pub(crate) use shares::{LeftShares, Shares, clean_up_shares};

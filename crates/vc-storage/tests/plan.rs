@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use vc_device::{Access, GuestLocation, PathKind};
 use vc_mountinfo::DeviceUse;
 use vc_storage::{
-    DiskFacts, DiskPlug, DiskRefusal, Edit, HostFacts, LayerSource, Layers, Mount, MountFacts, MountPolicy,
-    PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper, plan,
+    DiskFacts, DiskPlug, DiskRefusal, DiskUse, Edit, HostFacts, LayerSource, Layers, Mount, MountFacts,
+    MountPolicy, PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper, plan,
 };
 use vc_types::HostPath;
 
@@ -209,6 +209,23 @@ fn planned(
     let (wanted, mounts) = mounts.into_iter().unzip();
     let facts = HostFacts { root: facts_of_root(&rootfs), mounts };
     plan(&request(rootfs, wanted), &facts, POLICY)
+}
+
+/// The seed takes for a layer what is called `layer.erofs`, and nothing else.
+#[test]
+fn l8_what_is_a_layer_is_not_told_by_its_name() {
+    let disk = DiskFacts { kind: Some(file(9)), ..DiskFacts::default() };
+    let facts = MountFacts { kind: Some(file(9)), disk, ..MountFacts::default() };
+    let options = ["ro", "io.katacontainers.fs-opt.block_device=file"];
+    let volume = mount("/data", "erofs", "/volumes/layer.erofs", &options);
+    // The one layer is called `0`.
+    let plan = planned(world::one_layer(), vec![(volume, facts)]).unwrap();
+    let holds: Vec<_> = plan.disks.iter().map(|disk| disk.holds).collect();
+    assert_eq!((plan.layers, &*holds), (1, &[DiskUse::Layer, DiskUse::Volume][..]));
+    assert_eq!(
+        plan.storages.iter().filter(|storage| storage.mount_point.as_str().contains("layer.erofs")).count(),
+        0
+    );
 }
 
 /// The seed logs the error of a volume's disk and shares the directory instead, or starts without the volume.

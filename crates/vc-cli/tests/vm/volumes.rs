@@ -47,8 +47,44 @@ stat -f -c %T /dev/shm; stat -f -c %T /memory; stat -c '%g' /memory
 echo x > /local/x && stat -c '%a' /local
 cat /image/in-image; echo x 2>/dev/null > /image/x || echo image ro
 test -e /proc/self/mounts && echo proc
-cat /map/key; inotifyd - /map:y 2>/dev/null | while read -r event; do grep -q second /map/key && break; done; echo noticed; cat /map/key
+exec perl /watch.pl
 "#;
+
+/// Tells the value of the config map once it watches it, and again as soon as `..data` was replaced. The calls are
+/// inotify_init(2) and inotify_add_watch(2) with `IN_MOVED_TO`.
+const WATCH: &str = r#"
+$| = 1;
+sub value { open(my $key, "<", "/map/key") or die; print <$key>; }
+my $directory = "/map";
+my $watch = syscall(253);
+syscall(254, $watch, $directory, 0x80) >= 0 or die;
+open(my $events, "<&=", $watch) or die;
+value();
+while (sysread($events, my $event, 4096)) {
+    while (length $event) {
+        my $length = unpack("x12 L", $event);
+        my $name = unpack("Z*", substr($event, 16, $length));
+        if ($name eq "..data") { value(); exit; }
+        $event = substr($event, 16 + $length);
+    }
+}
+"#;
+
+/// A layer with what watches: perl, which is on every Debian, with its libraries.
+fn watcher(bench: &Bench) -> PathBuf {
+    bench.layers.layer("watcher", |root| {
+        fs::write(root.join("watch.pl"), WATCH).unwrap();
+        let copy = |path: &Path| {
+            let to = root.join(path.strip_prefix("/").unwrap());
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(path, to).unwrap();
+        };
+        fs::create_dir(root.join("bin")).unwrap();
+        fs::copy("/usr/bin/perl", root.join("bin/perl")).unwrap();
+        let needs = text(&Command::new("ldd").arg("/usr/bin/perl").output().unwrap().stdout);
+        needs.split_whitespace().filter(|word| word.starts_with('/')).for_each(|path| copy(Path::new(path)));
+    })
+}
 
 const SEEN: &str = "of the host\n1234 5678\nof a mount\nof the host\nro\nro below\none\nfile written\ntmpfs\ntmpfs\n7\n777\nin the image\nimage ro\nproc\n";
 
@@ -90,7 +126,8 @@ fn every_kind_of_volume_is_what_it_was_on_the_host() {
         {"destination": "/map", "type": "bind", "source": map, "options": ["rbind", "ro"]},
     ]);
     let mut command = bench.bare();
-    command.arg("--bundle").arg(bundle(&bench, LOOK, &mounts)).arg("--layer").arg(&bench.busybox);
+    command.arg("--bundle").arg(bundle(&bench, LOOK, &mounts)).arg("--layer").arg(watcher(&bench));
+    command.arg("--layer").arg(&bench.busybox);
     let mut vc = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut output = std::io::BufReader::new(vc.stdout.take().unwrap());
     let mut seen = String::new();
@@ -104,7 +141,7 @@ fn every_kind_of_volume_is_what_it_was_on_the_host() {
     replace(&map);
     std::io::Read::read_to_string(&mut output, &mut seen).unwrap();
     let ended = vc.wait_with_output().unwrap();
-    assert_eq!(seen, format!("{SEEN}first\nnoticed\nsecond\n"), "{}", text(&ended.stderr));
+    assert_eq!(seen, format!("{SEEN}first\nsecond\n"), "{}", text(&ended.stderr));
     assert!(ended.status.success());
     assert_eq!(fs::read_to_string(source.join("from-guest")).unwrap(), "written\n");
     assert_eq!(fs::read_to_string(base.join("one-file")).unwrap(), "x\n");

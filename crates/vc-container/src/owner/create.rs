@@ -108,7 +108,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     ) -> Result<(), OperationError> {
         let unrecorded = |cause| OperationError::new(Step::Record, cause);
         let unplanned = |cause: Cause| OperationError::new(Step::Plan(id.clone()), cause);
-        check(id, &spec.storage.plan, self.ledger.is_kept()).map_err(unplanned)?;
+        check(id, &spec.storage.plan).map_err(unplanned)?;
         let new = new_record(id, &spec);
         self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
         let ContainerSpec { oci, storage: ContainerStorage { plan, images } } = spec;
@@ -229,9 +229,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     }
 }
 
-/// Whether the plan is for this container, and everything in it can be done; `outlives_owner` tells whether another
-/// process may have to take the sandbox over.
-fn check(id: &ContainerId, plan: &StoragePlan, outlives_owner: bool) -> Result<(), Cause> {
+/// Whether the plan is for this container, and everything in it can be done.
+fn check(id: &ContainerId, plan: &StoragePlan) -> Result<(), Cause> {
     if plan.container != *id {
         return Err(Cause::OtherContainer(plan.container.clone()));
     }
@@ -244,10 +243,6 @@ fn check(id: &ContainerId, plan: &StoragePlan, outlives_owner: bool) -> Result<(
     if plan.copies.iter().any(|copy| copy.watched) {
         return Err(Cause::NotYet("copies that follow their source"));
     }
-    // What serves them ends with the owner, and the guest would be left with files that nobody answers for.
-    if outlives_owner && !plan.shares.is_empty() {
-        return Err(Cause::NotYet("shared directories of a sandbox that outlives its owner"));
-    }
     Ok(())
 }
 
@@ -259,6 +254,7 @@ fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
         phase: Phase::Creating,
         oci: spec.oci.clone(),
         layers: disks.flat_map(DiskPlan::paths).collect(),
+        shares: spec.storage.plan.shares.iter().map(|share| share.name.clone()).collect(),
         resources: resources_of(spec),
         exit: None,
         processes: BTreeMap::new(),

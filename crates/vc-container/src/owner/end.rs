@@ -95,6 +95,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     pub(super) async fn leave(mut self) {
         self.work.shutdown().await;
         self.guest.machine.let_go();
+        self.guest.shares.let_go();
         self.dir.let_go();
     }
 }
