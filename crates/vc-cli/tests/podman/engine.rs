@@ -11,12 +11,16 @@ use vc_tests::{GuestImage, skip};
 /// The image that every engine has.
 pub(crate) const IMAGE: &str = "localhost/busybox:1";
 
+/// Debian's `nobody`.
+const NOBODY: u32 = 65534;
+
 /// How long one line may take, in seconds: a machine on a busy host under emulation.
 const LINE: u32 = 240;
 
 /// Podman, and what it is to do.
 pub(crate) struct Engine {
     dir: TempDir,
+    user: Option<u32>,
 }
 
 /// What a line of a session led to.
@@ -33,24 +37,54 @@ impl Engine {
             return None;
         }
         let guest = GuestImage::find()?;
-        let daemon = find("vhost-device-vsock").unwrap_or_else(|| "vhost-device-vsock".into());
         let engine = Self::empty();
+        engine.write_runtime(Path::new(env!("CARGO_BIN_EXE_vc")), &guest.dir, &daemon());
+        engine.set_up(engine.path("vc").to_str().unwrap(), "");
+        Some(engine)
+    }
+
+    /// One with `vc` whose Podman is that of a user without rights.
+    pub(crate) fn with_vc_of_nobody() -> Option<Self> {
+        if !vc_tests::root() || !installed() {
+            return None;
+        }
+        let guest = GuestImage::find()?;
+        let mut engine = Self::empty();
+        engine.user = Some(NOBODY);
+        if engine.line("$AS_USER unshare --user --map-root-user --mount true").code != Some(0) {
+            skip("a user without rights cannot make a user namespace here");
+            return None;
+        }
+        // The target directory may be closed to others, so everything is copied.
+        fs::create_dir(engine.path("copy")).unwrap();
+        fs::create_dir(engine.path("xdg")).unwrap();
+        let daemon = daemon();
+        let vc = PathBuf::from(env!("CARGO_BIN_EXE_vc"));
+        let copied = |from: &Path, name: &str| {
+            fs::copy(from, engine.path("copy").join(name)).map(|_| engine.path("copy").join(name))
+        };
+        copied(&guest.kernel, "vmlinux").unwrap();
+        copied(&guest.initrd, "initrd").unwrap();
+        // On a host with a /dev/vhost-vsock there need not be one.
+        let daemon = copied(&daemon, "vhost-device-vsock").unwrap_or(daemon);
+        engine.write_runtime(&copied(&vc, "program").unwrap(), &engine.path("copy"), &daemon);
+        engine.set_up(engine.path("vc").to_str().unwrap(), "");
+        Some(engine)
+    }
+
+    /// Writes the script that is the runtime. Not by --runtime-flag: Podman 4.3 does not pass these on to each command.
+    fn write_runtime(&self, program: &Path, guest: &Path, daemon: &Path) {
         let config = format!(
-            "[hypervisor.qemu]\nguest = {:?}\nvsock_daemon = {daemon:?}\n[agent.kata]\ndial_timeout = 200\n",
-            guest.dir
+            "[hypervisor.qemu]\nguest = {guest:?}\nvsock_daemon = {daemon:?}\n[agent.kata]\ndial_timeout = 200\n"
         );
-        fs::write(engine.path("config.toml"), config).unwrap();
-        // Not by --runtime-flag: Podman 4.3 does not pass these on to each command of a runtime.
-        let runtime = engine.path("vc");
+        fs::write(self.path("config.toml"), config).unwrap();
         let script = format!(
             "#!/bin/sh\nexec {} --config {} --root {} \"$@\"\n",
-            env!("CARGO_BIN_EXE_vc"),
-            engine.path("config.toml").display(),
-            engine.state().display()
+            program.display(),
+            self.path("config.toml").display(),
+            self.state().display()
         );
-        write_program(&runtime, &script);
-        engine.set_up(runtime.to_str().unwrap(), "");
-        Some(engine)
+        write_program(&self.path("vc"), &script);
     }
 
     /// One with runc; `None`, with the reason printed, where runc cannot run a container.
@@ -72,7 +106,7 @@ impl Engine {
 
     fn empty() -> Self {
         // Podman puts sockets below it, whose paths may have 107 bytes.
-        Self { dir: tempfile::Builder::new().prefix("vp").tempdir_in("/tmp").unwrap() }
+        Self { dir: tempfile::Builder::new().prefix("vp").tempdir_in("/tmp").unwrap(), user: None }
     }
 
     /// Writes the script that is `podman` for the lines, and imports the image.
@@ -82,7 +116,7 @@ impl Engine {
         fs::create_dir(self.path("volume")).unwrap();
         let script = format!(
             "#!/bin/sh\nverb=$1; shift\ncase $verb in run|create) set -- {of_run} \"$@\";; esac\n\
-             exec /usr/bin/podman --root {dir}/root --runroot {dir}/run --tmpdir {dir}/tmp --storage-driver vfs \
+             exec $AS_USER /usr/bin/podman --root {dir}/root --runroot {dir}/run --tmpdir {dir}/tmp --storage-driver vfs \
              --cgroup-manager cgroupfs --events-backend file --runtime {runtime} $verb \"$@\"\n"
         );
         write_program(&self.path("bin/podman"), &script);
@@ -105,6 +139,12 @@ impl Engine {
         )
         .unwrap();
         fs::write(tree.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
+        if let Some(user) = self.user {
+            let owner = format!("{user}:{user}");
+            assert!(
+                Command::new("chown").arg("-R").arg(owner).arg(self.dir.path()).status().unwrap().success()
+            );
+        }
         let imported =
             self.line(&format!("tar -C {0} -c . | podman import -q - {IMAGE} 2>&1", tree.display()));
         assert_eq!(imported.code, Some(0), "{}", imported.said);
@@ -126,6 +166,13 @@ impl Engine {
         let path = std::env::var("PATH").unwrap_or_default();
         command.arg(LINE.to_string()).args(["sh", "-c", line]);
         command.env("PATH", format!("{}:{path}", self.path("bin").display()));
+        let as_user = self.user.map(|user| {
+            let home = self.dir.path().display();
+            format!(
+                "setpriv --reuid={user} --regid={user} --clear-groups env HOME={home} XDG_RUNTIME_DIR={home}/xdg"
+            )
+        });
+        command.env("AS_USER", as_user.unwrap_or_default());
         command.env("D", self.dir.path()).env("B", IMAGE).env_remove("VC_GUEST").stdin(Stdio::null());
         command
     }
@@ -198,6 +245,10 @@ fn without_ids(text: &str) -> String {
         words.join(" ")
     };
     text.lines().map(|text| line(text) + "\n").collect()
+}
+
+fn daemon() -> PathBuf {
+    find("vhost-device-vsock").unwrap_or_else(|| "vhost-device-vsock".into())
 }
 
 fn write_program(file: &Path, script: &str) {

@@ -161,3 +161,15 @@ fn every_network_but_none_is_refused_with_the_remedy() {
     }
     assert_eq!(vc.left(), Vec::<String>::new());
 }
+
+#[test]
+fn a_user_without_rights_runs_containers() {
+    let Some(engine) = Engine::with_vc_of_nobody() else { return };
+    let script = "id -u; cat /data/file; echo written > /data/new; echo x > /x && cat /x";
+    engine.succeed("echo of the host > $D/file; $AS_USER cp $D/file $D/volume/");
+    let said =
+        engine.succeed(&format!("podman run --rm --network none -v $D/volume:/data $B sh -c '{script}'"));
+    assert_eq!(said, "0\nof the host\nx\n");
+    assert_eq!(engine.succeed("cat $D/volume/new; stat -c %u $D/volume/new"), "written\n65534\n");
+    assert_eq!(engine.left(), Vec::<String>::new());
+}
