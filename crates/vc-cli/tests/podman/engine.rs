@@ -145,8 +145,10 @@ impl Engine {
                 Command::new("chown").arg("-R").arg(owner).arg(self.dir.path()).status().unwrap().success()
             );
         }
-        let imported =
-            self.line(&format!("tar -C {0} -c . | podman import -q - {IMAGE} 2>&1", tree.display()));
+        let imported = self.line(&format!(
+            "tar -C {0} --owner=0 --group=0 -c . | podman import -q - {IMAGE} 2>&1",
+            tree.display()
+        ));
         assert_eq!(imported.code, Some(0), "{}", imported.said);
     }
 
@@ -211,12 +213,6 @@ impl Engine {
             left.push(format!("container {id}"));
         }
         left
-    }
-
-    /// `vc` itself, with the states of this engine.
-    pub(crate) fn vc(&self, arguments: &[&str]) -> std::process::Output {
-        let mut vc = Command::new(env!("CARGO_BIN_EXE_vc"));
-        vc.arg("--root").arg(self.state()).args(arguments).output().unwrap()
     }
 }
 

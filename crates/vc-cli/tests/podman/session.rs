@@ -31,7 +31,7 @@ const LINES: [(&str, &str); 40] = [
     ),
     (
         "terminal",
-        "(script -qec 'podman run --rm -it --network none $B sh -c \"tty; test -t 1 && echo terminal; exit 3\"' /dev/null </dev/null; echo $?) | tr -d '\\r' | sed 's/\\^@//'",
+        "(sleep 2 | script -qec 'podman run --rm -it --network none $B sh -c \"sleep 1; tty; test -t 1 && echo terminal; exit 3\"' /dev/null; echo $?) | tr -d '\\r' | sed 's/\\^@//'",
     ),
     ("command not found", "podman run --rm --network none $B frobnicate 2>/dev/null"),
     ("command not executable", "podman run --rm --network none $B /etc/passwd 2>/dev/null"),
@@ -57,7 +57,7 @@ const LINES: [(&str, &str); 40] = [
     ),
     (
         "exec terminal",
-        "(script -qec 'podman exec -it c sh -c \"test -t 0 && tty; exit 4\"' /dev/null </dev/null; echo $?) | tr -d '\\r' | sed 's/\\^@//'",
+        "(sleep 2 | script -qec 'podman exec -it c sh -c \"sleep 1; test -t 0 && tty; exit 4\"' /dev/null; echo $?) | tr -d '\\r' | sed 's/\\^@//'",
     ),
     (
         "exec detached",
