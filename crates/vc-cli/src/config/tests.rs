@@ -1,3 +1,5 @@
+//! The sources of a configuration over each other, and what is refused.
+
 use super::*;
 use clap::Parser;
 
