@@ -143,11 +143,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_is_made_entered_and_removed() {
-        if !rustix::process::geteuid().is_root() {
-            #[expect(clippy::print_stderr, reason = "a skipped test says why")]
-            {
-                eprintln!("skipped: only root may make cgroups");
-            }
+        if !vc_tests::root() {
             return;
         }
         let name = format!("/vc-test-{}/inner", std::process::id());
@@ -156,11 +152,7 @@ mod tests {
             serde_json::from_value(serde_json::json!({"ociVersion": "1.2.0", "linux": linux})).unwrap();
         let cgroups = of(&spec).unwrap();
         if cgroups.is_empty() || cgroups.iter().any(|cgroup| make(cgroup).is_err()) {
-            #[expect(clippy::print_stderr, reason = "a skipped test says why")]
-            {
-                eprintln!("skipped: no cgroup can be made here");
-            }
-            return;
+            return vc_tests::skip("no cgroup can be made here");
         }
         let child = std::process::Command::new("sleep").arg("0.2").spawn().unwrap();
         for cgroup in &cgroups {

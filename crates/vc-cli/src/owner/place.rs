@@ -146,11 +146,7 @@ mod tests {
     /// What a thread in the place sees at `/`, and whether the process is still where it was.
     #[test]
     fn a_thread_in_the_place_sees_the_root_and_its_binds_and_nothing_else() {
-        if !rustix::process::geteuid().is_root() {
-            #[expect(clippy::print_stderr, reason = "a skipped test says why")]
-            {
-                eprintln!("skipped: it mounts, which only root may");
-            }
+        if !vc_tests::root() {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
