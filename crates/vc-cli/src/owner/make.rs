@@ -8,7 +8,6 @@ use tokio::io::Interest;
 use tokio::net::UnixStream as Stream;
 use vc_agent::client::Connector;
 use vc_container::{Container, ContainerSpec, ContainerStorage, Sandbox};
-use vc_storage::DirectVolumes;
 use vc_types::{ContainerId, HostPath, SandboxId};
 
 use super::orders::Orders;
@@ -105,7 +104,7 @@ async fn in_sandbox(
 fn storage(spec: &Spec, record: &Record, shared_fs: bool) -> Result<ContainerStorage, Failure> {
     let root = rootfs::of_bundle(&record.rootfs)?;
     let shared = shared_fs && rootfs::can_share();
-    rootfs::storage(record.id.clone(), root, spec, shared, &DirectVolumes::default())
+    rootfs::storage(record.id.clone(), root, spec, shared, rootfs::direct_volumes().as_ref())
 }
 
 fn streams(orders: &Orders) -> Result<(Streams, Option<Console>), Failure> {
