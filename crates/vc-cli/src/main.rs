@@ -10,6 +10,7 @@ mod log;
 mod machine;
 mod oci;
 mod owner;
+mod rootfs;
 mod run;
 mod serial;
 mod signals;

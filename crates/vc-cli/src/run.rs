@@ -3,18 +3,18 @@
 pub(crate) mod spec;
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
 use vc_agent::Signal;
 use vc_agent::client::Connector;
 use vc_container::{Container, ContainerSpec, Sandbox};
-use vc_storage::{Layer, layers_of_mounts, layers_of_rootfs};
-use vc_types::{HostPath, SandboxId};
+use vc_storage::DirectVolumes;
+use vc_types::{ContainerId, HostPath, SandboxId};
 
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::machine::MachinePlan;
+use crate::rootfs;
 use crate::signals::{Received, Signals};
 use crate::stdio::Streams;
 use crate::terminal::{self, RawMode};
@@ -24,9 +24,11 @@ pub(crate) use spec::load as load_bundle;
 pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let mut signals = Signals::listen().map_err(|error| Failure::step("listen for signals", error))?;
     let oci = spec::build(&options)?;
-    let layers = layers(&options, &oci)?;
     let terminal = oci.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     let name = random_name()?;
+    let id: ContainerId = name.as_str().parse().expect("both kinds of id have the same rules");
+    let root = rootfs::of_options(&options.rootfs, &oci)?;
+    let storage = rootfs::storage(id.clone(), root, &oci, rootfs::can_share(), &DirectVolumes::default())?;
     let machine = MachinePlan::from_options(&options.machine)?;
     let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
     let qemu = machine.hypervisor();
@@ -38,8 +40,8 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
         // Nobody would hear it in the guest yet. Dropping the creation ends what it started.
         received = signals.next_ending() => return Ok(received.exit_code()),
     };
-    let container = ContainerSpec { oci, layers };
-    let result = in_sandbox(&sandbox, &name, container, streams, &mut signals).await;
+    let container = ContainerSpec { oci, storage };
+    let result = in_sandbox(&sandbox, id, container, streams, &mut signals).await;
     let stopped = sandbox.stop().await;
     match (result, stopped) {
         (result, Ok(())) => result,
@@ -53,12 +55,11 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
 /// Creates the container, passes streams and signals, and waits for its end.
 async fn in_sandbox(
     sandbox: &Sandbox,
-    name: &SandboxId,
+    id: ContainerId,
     spec: ContainerSpec,
     streams: Streams,
     signals: &mut Signals,
 ) -> Result<u8, Failure> {
-    let id = name.as_str().parse().expect("both kinds of id have the same rules");
     let container = tokio::select! {
         container = sandbox.create_container(id, spec) => container?,
         received = signals.next_ending() => return Ok(received.exit_code()),
@@ -107,24 +108,6 @@ async fn pass_on(container: Container, signal: Signal) {
     if let Err(error) = container.signal(signal).await {
         tracing::warn!(?signal, cause = %error.cause, "the signal was not passed on");
     }
-}
-
-fn layers(options: &Run, oci: &Spec) -> Result<Vec<Layer>, Failure> {
-    let rootfs = &options.rootfs;
-    if !rootfs.layers.is_empty() {
-        let open = |path: &PathBuf| Layer::open(path);
-        let layers: Result<Vec<_>, _> = rootfs.layers.iter().map(open).collect();
-        return layers.map_err(|error| Failure::step("use the layers", error));
-    }
-    if !rootfs.mounts.is_empty() {
-        let mounts: Vec<_> = rootfs.mounts.iter().map(|mount| mount.0.clone()).collect();
-        return layers_of_mounts(&mounts).map_err(|error| Failure::step("use the root file system", error));
-    }
-    let bundle = rootfs.bundle.as_deref().unwrap_or(Path::new("."));
-    let root = oci.root().as_ref().map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
-    let root = bundle.join(root);
-    let step = format!("use the bundle's root file system {}", root.display());
-    layers_of_rootfs(&root).map_err(|error| Failure::step(step, error))
 }
 
 /// Where the machine's sockets go: the user's runtime directory, or the system's one for temporary files.

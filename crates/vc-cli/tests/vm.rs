@@ -19,3 +19,5 @@ mod rootfs;
 mod run;
 #[path = "vm/terminal.rs"]
 mod terminal;
+#[path = "vm/volumes.rs"]
+mod volumes;

@@ -8,10 +8,9 @@ use std::error::Error;
 use oci_spec::runtime::Spec;
 use vc_agent::ExitStatus;
 use vc_agent::fake::{FakeAgent, FakeConnector, Program};
-use vc_container::{ContainerSpec, Sandbox, SandboxSpec, Stream};
+use vc_container::{ContainerSpec, ContainerStorage, Sandbox, SandboxSpec, Stream};
 use vc_hypervisor::MachineSpec;
 use vc_hypervisor::fake::FakeHypervisor;
-use vc_storage::Layer;
 use vc_types::HostPath;
 
 #[tokio::main(flavor = "current_thread")]
@@ -27,8 +26,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let spec = SandboxSpec::new(machine);
 
     let sandbox = Sandbox::create(&hypervisor, &FakeConnector::new(&agent), spec).await?;
-    let spec = ContainerSpec { oci: Spec::default(), layers: vec![Layer::open(image)?] };
-    let container = sandbox.create_container("web".parse()?, spec).await?;
+    let id: vc_types::ContainerId = "web".parse()?;
+    let oci = Spec::default();
+    let storage = ContainerStorage::of_layers(id.clone(), [image], &oci)?;
+    let container = sandbox.create_container(id, ContainerSpec { oci, storage }).await?;
     println!("plugged: {:?}", hypervisor.machines());
     container.start().await?;
     print!("printed: {}", String::from_utf8_lossy(&container.read(Stream::Stdout, 4096).await?));

@@ -6,7 +6,6 @@ use oci_spec::runtime::{LinuxResources, Process as ProcessSpec, Spec};
 use vc_agent::{
     Call, ContainerStats, Diagnostic, ExecProcess, ExitStatus, ProcessRef, Signal, SignalTarget, TerminalSize,
 };
-use vc_storage::Layer;
 use vc_types::{ContainerId, ExecId};
 
 use crate::error::{Leftover, OperationError, Step};
@@ -16,14 +15,15 @@ use crate::process::Process;
 use crate::sandbox::Sandbox;
 use crate::sizing::Size;
 use crate::status::ContainerStatus;
+use crate::storage::ContainerStorage;
 
 /// A container that is wanted.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
-    /// What it is, by the OCI runtime specification; its `root.path` is not used.
+    /// What it is, by the OCI runtime specification; its `root.path` is not used, and of its mounts only what the plan keeps.
     pub oci: Spec,
-    /// The layers of its root file system, the top one first.
-    pub layers: Vec<Layer>,
+    /// How its root file system and its mounts reach the guest.
+    pub storage: ContainerStorage,
 }
 
 /// An output of a process.

@@ -7,12 +7,14 @@ use vc_device::{AttachError, ReportError};
 use vc_hypervisor::{
     ControlError, LaunchError, MachineExit, OneLine, PlugError, ResizeError, StopError, UnplugError,
 };
-use vc_storage::PlanError;
+use vc_share::{InvalidShareName, ServerEnd, ServerError, ShareError};
+use vc_storage::{OpenError, PlanError};
 use vc_types::{ContainerId, DeviceId, HostPath};
 
 use crate::guest_spec::SpecError;
 use crate::sizing::SizeError;
 use crate::state::{Refused, State};
+use crate::storage::CopyFailed;
 use crate::store::StoreError;
 
 /// A step of an operation.
@@ -42,6 +44,18 @@ pub enum Step {
     Attach(ContainerId),
     /// Unplug a disk.
     Unplug(DeviceId),
+    /// Make the directory that host and guest share, and have it served.
+    ServeShares,
+    /// Share a file or directory with the guest.
+    Share(HostPath),
+    /// Take something out of the shared directory.
+    Unshare(String),
+    /// End what serves the shared directory.
+    EndServer,
+    /// Remove the shared directory.
+    RemoveShares,
+    /// Copy a file or directory into the guest.
+    Copy(HostPath),
     /// A call of the agent about the sandbox.
     Guest(Call),
     /// A call of the agent about a container.
@@ -83,6 +97,12 @@ impl fmt::Display for Step {
             },
             Self::Attach(id) => write!(f, "attach a device to container {id}"),
             Self::Unplug(device) => write!(f, "unplug {device}"),
+            Self::ServeShares => f.write_str("share a directory with the guest"),
+            Self::Share(path) => write!(f, "share {path} with the guest"),
+            Self::Unshare(name) => write!(f, "take {name} out of the shared directory"),
+            Self::EndServer => f.write_str("end virtiofsd"),
+            Self::RemoveShares => f.write_str("remove the shared directory"),
+            Self::Copy(path) => write!(f, "copy {path} into the guest"),
             Self::Guest(call) => write!(f, "prepare the guest ({call})"),
             Self::Container(call, id) => match call {
                 Call::CreateContainer => write!(f, "create container {id}"),
@@ -162,6 +182,30 @@ pub enum Cause {
     /// There is no plan for the container.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A disk of the plan cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The shared directory cannot be changed.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// A name is none for the shared directory.
+    #[error(transparent)]
+    ShareName(#[from] InvalidShareName),
+    /// The shared directory is not served.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// What served the shared directory has ended.
+    #[error("{0}")]
+    ServerGone(ServerEnd),
+    /// A file was not copied.
+    #[error(transparent)]
+    Copy(#[from] CopyFailed),
+    /// The plan is of another container.
+    #[error("the storage is planned for container {0}")]
+    OtherContainer(ContainerId),
+    /// The plan needs what nothing here can do yet.
+    #[error("its storage needs {0}, which is not supported yet")]
+    NotYet(&'static str),
     /// The container's specification asks for what cannot be had.
     #[error(transparent)]
     Spec(#[from] SpecError),

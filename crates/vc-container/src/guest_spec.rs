@@ -5,15 +5,12 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{
     Hooks, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxResources, LinuxSeccomp,
-    Mount, Process, RootBuilder, Spec,
+    Process, RootBuilder, Spec,
 };
 use vc_types::GuestPath;
 
 /// The umask of the guest's first process, and so of every process that is given none.
 const GUEST_UMASK: u32 = 0o022;
-
-/// File systems that the guest makes by itself.
-const MADE_IN_GUEST: [&str; 7] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
 
 /// What a container's specification asks for and cannot have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,24 +19,6 @@ pub enum SpecError {
     /// No process to run.
     #[error("the specification has no process; `process.args` must name a command")]
     NoProcess,
-    /// A mount whose source is on the host.
-    #[error(
-        "mount {destination} has its source {source_path:?} on the host; sharing host directories is not supported yet"
-    )]
-    HostMount {
-        /// Where it would be in the container.
-        destination: PathBuf,
-        /// Where it is on the host.
-        source_path: PathBuf,
-    },
-    /// A mount of an unknown type.
-    #[error("mount {destination} has type {kind:?}, which the guest cannot make")]
-    MountType {
-        /// Where it would be in the container.
-        destination: PathBuf,
-        /// Its type.
-        kind: String,
-    },
     /// Hooks.
     #[error("the specification has hooks, which are not supported yet")]
     Hooks,
@@ -65,7 +44,8 @@ pub struct GuestFeatures {
     pub seccomp: bool,
 }
 
-/// The specification for the agent of a container whose root file system will be at `rootfs`.
+/// The specification for the agent of a container whose root file system will be at `rootfs`. Its mounts are those
+/// of the guest already.
 ///
 /// - Paths: the root becomes `rootfs`.
 /// - Namespaces: `pid` is left to the agent, `network` and `cgroup` are those of the guest.
@@ -80,15 +60,12 @@ pub struct GuestFeatures {
 ///   neither.
 ///
 /// # Errors
-/// [`SpecError`] when the specification needs something of the host, such as a bind mount.
+/// [`SpecError`] when the specification needs something of the host, such as a namespace.
 pub fn guest_spec(mut spec: Spec, rootfs: &GuestPath, guest: GuestFeatures) -> Result<Spec, SpecError> {
     if spec.hooks().as_ref().is_some_and(any_hook) {
         return Err(SpecError::Hooks);
     }
     spec.set_hooks(None);
-    for mount in spec.mounts().iter().flatten() {
-        check_mount(mount)?;
-    }
     let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let root = RootBuilder::default().path(rootfs.as_str()).readonly(read_only).build();
     spec.set_root(Some(root.expect("path and readonly are all it takes")));
@@ -132,21 +109,6 @@ fn any_hook(hooks: &Hooks) -> bool {
     let others = [hooks.create_runtime(), hooks.create_container(), hooks.start_container()];
     let after = [hooks.poststart(), hooks.poststop()];
     others.into_iter().chain(after).chain([prestart]).flatten().any(|list| !list.is_empty())
-}
-
-fn check_mount(mount: &Mount) -> Result<(), SpecError> {
-    let destination = mount.destination().clone();
-    let kind = mount.typ().clone().unwrap_or_default();
-    let options = mount.options().iter().flatten();
-    let bind = kind == "bind" || options.into_iter().any(|option| option == "bind" || option == "rbind");
-    if bind {
-        let source_path = mount.source().clone().unwrap_or_default();
-        return Err(SpecError::HostMount { destination, source_path });
-    }
-    if !MADE_IN_GUEST.contains(&kind.as_str()) {
-        return Err(SpecError::MountType { destination, kind });
-    }
-    Ok(())
 }
 
 fn guest_linux(mut linux: Linux, guest: GuestFeatures) -> Result<Linux, SpecError> {
@@ -273,12 +235,6 @@ mod tests {
         let with = |from: &str, to: &str| {
             guest_spec(parse(&BUNDLE.replace(from, to)), &rootfs(), GuestFeatures::default()).unwrap_err()
         };
-        let bind = with(r#""type": "proc""#, r#""type": "bind""#);
-        assert!(matches!(bind, SpecError::HostMount { .. }), "{bind}");
-        let rbind = with(r#""source": "proc"}"#, r#""source": "/etc", "options": ["rbind"]}"#);
-        assert!(matches!(rbind, SpecError::HostMount { .. }), "{rbind}");
-        let nfs = with(r#""type": "proc""#, r#""type": "nfs""#);
-        assert!(matches!(nfs, SpecError::MountType { .. }), "{nfs}");
         let hooks = with(r#""root""#, r#""hooks": {"poststop": [{"path": "/bin/x"}]}, "root""#);
         assert_eq!(hooks, SpecError::Hooks);
         let joined = with(r#"{"type": "uts"}"#, r#"{"type": "uts", "path": "/proc/1/ns/uts"}"#);

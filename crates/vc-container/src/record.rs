@@ -9,21 +9,22 @@ mod container;
 mod machine;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use vc_device::Registry;
-use vc_types::ContainerId;
+use vc_types::{ContainerId, ProcessIdentity};
 
 pub(crate) use container::{ContainerRecord, ExitRecord, Phase};
 pub(crate) use machine::MachineRecord;
 
 /// The version that is written.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why a text is no record.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRecord {
     /// Written by another version.
-    #[error("it has version {0}; this program reads version {VERSION}")]
+    #[error("it has version {0}; this program reads version {VERSION} and older")]
     Version(u32),
     /// Not the text of a record.
     #[error("it is damaged, or was changed by hand")]
@@ -45,6 +46,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) shared_pid_namespace: bool,
     /// The devices that were plugged, and their users.
     pub(crate) devices: Registry,
+    /// What serves the shared directory; none before that was needed.
+    pub(crate) share_server: Option<ProcessIdentity>,
     pub(crate) containers: Vec<ContainerRecord>,
 }
 
@@ -65,6 +68,7 @@ impl SandboxRecord {
             hostname,
             shared_pid_namespace,
             devices: Registry::default(),
+            share_server: None,
             containers: Vec::new(),
         }
     }
@@ -81,10 +85,11 @@ impl SandboxRecord {
 
     pub(crate) fn parse(text: &[u8]) -> Result<Self, InvalidRecord> {
         let Versioned { version } = serde_json::from_slice(text)?;
-        if version != VERSION {
-            return Err(InvalidRecord::Version(version));
+        match version {
+            VERSION => Ok(serde_json::from_slice(text)?),
+            1 => Ok(serde_json::from_value(from_version_1(serde_json::from_slice(text)?))?),
+            other => Err(InvalidRecord::Version(other)),
         }
-        Ok(serde_json::from_slice(text)?)
     }
 
     pub(crate) fn to_text(&self) -> Result<Vec<u8>, InvalidRecord> {
@@ -92,6 +97,17 @@ impl SandboxRecord {
         text.push(b'\n');
         Ok(text)
     }
+}
+
+/// Version 1 knew nothing of shared directories, and sandboxes had none.
+fn from_version_1(mut record: Map<String, Value>) -> Value {
+    record.insert("version".into(), VERSION.into());
+    record.insert("share_server".into(), Value::Null);
+    let containers = record.get_mut("containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+        container.insert("shares".into(), Value::Array(Vec::new()));
+    }
+    record.into()
 }
 
 #[cfg(test)]

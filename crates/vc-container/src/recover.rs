@@ -23,6 +23,7 @@ use crate::record::SandboxRecord;
 use crate::runtime_dir::RuntimeDir;
 use crate::sandbox::Sandbox;
 use crate::sizing::Sizing;
+use crate::storage::{LeftShares, Shares, clean_up_shares};
 use crate::store::{Store, StoreError};
 use crate::timing::Timing;
 
@@ -86,16 +87,19 @@ impl Sandbox {
             Ok((machine, agent)) => {
                 let spec = record.machine.spec();
                 let metrics = Metrics::default();
+                let ledger = Ledger::new(store, record.clone(), metrics.clone());
                 let guest = Guest {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::new(record.devices.clone())),
+                    shares: Arc::new(Shares::new(&spec.runtime_dir, ledger.clone())),
                     sizing: Arc::new(Sizing::new(&spec)),
-                    ledger: Ledger::new(store, record.clone(), metrics.clone()),
                     metrics,
+                    ledger,
                     timing,
                     shared_pid_namespace: record.shared_pid_namespace,
                 };
+                guest.resume_shares(&record).await;
                 let containers = guest.reconcile(record.containers).await;
                 let dir = RuntimeDir::adopt(&spec.runtime_dir);
                 Ok(Recovered::Resumed(Self::of(guest, dir, containers, &spec.id)))
@@ -139,10 +143,11 @@ async fn clean_up<H: Hypervisor>(
     timing: &Timing,
 ) -> Vec<Leftover> {
     let spec = record.machine.spec();
-    let mut left = Vec::new();
-    if let Err(error) = hypervisor.clean_up(&spec, timing.undo().deadline()).await {
-        left.push(Leftover { step: Step::StopMachine, cause: error.into() });
-    }
+    let mut left = match hypervisor.clean_up(&spec, timing.undo().deadline()).await {
+        Ok(()) => clean_up_shares(&spec.runtime_dir, LeftShares::of(record), timing.undo().deadline()).await,
+        // Its guest may still use what is shared.
+        Err(error) => vec![Leftover { step: Step::StopMachine, cause: error.into() }],
+    };
     if let Err(error) = RuntimeDir::adopt(&spec.runtime_dir).remove() {
         let step = Step::RemoveRuntimeDir(spec.runtime_dir.clone());
         left.push(Leftover { step, cause: error.into() });

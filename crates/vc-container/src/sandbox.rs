@@ -20,6 +20,7 @@ use crate::record::{MachineRecord, SandboxRecord};
 use crate::runtime_dir::RuntimeDir;
 use crate::sizing::Sizing;
 use crate::status::SandboxStatus;
+use crate::storage::Shares;
 use crate::store::{Store, StoreError};
 use crate::timing::Timing;
 
@@ -120,6 +121,7 @@ impl Sandbox {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::default()),
+                    shares: Arc::new(Shares::new(&spec.machine.runtime_dir, ledger.clone())),
                     sizing: Arc::new(Sizing::new(&spec.machine)),
                     metrics,
                     ledger,

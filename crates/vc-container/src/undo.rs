@@ -20,6 +20,8 @@ pub(crate) enum Held {
     Size(ContainerId),
     /// A device in the machine.
     Device(DeviceUse),
+    /// A name in the shared directory.
+    Share(String),
     /// The container in the guest.
     GuestContainer {
         /// Which.
@@ -89,6 +91,11 @@ impl Undo {
                     let released = guest.devices.release(&*guest.machine, device, share).await;
                     released.err().map(|(device, cause)| (Held::Device(device), cause))
                 }
+                Held::Share(name) if guest_holds => Some((Held::Share(name), Cause::StillUsed)),
+                Held::Share(name) => match guest.shares.unbind(&name).await {
+                    Ok(()) => None,
+                    Err(cause) => Some((Held::Share(name), cause)),
+                },
                 Held::GuestContainer { id, certain } => match remove(guest, &id, share).await {
                     Ok(Removal::Done) => None,
                     Ok(Removal::NotThere) => {
@@ -117,6 +124,7 @@ impl Held {
         match self {
             Self::Size(_) => Step::ResizeMachine,
             Self::Device(device) => Step::Unplug(device.device().clone()),
+            Self::Share(name) => Step::Unshare(name.clone()),
             Self::GuestContainer { id, .. } => Step::Container(Call::RemoveContainer, id.clone()),
         }
     }

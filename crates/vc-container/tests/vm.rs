@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use vc_agent::conformance::{self, Fixture, Workload};
 use vc_agent::{Connector, CreateContainer, CreateSandbox, ExitStatus, Signal};
 use vc_container::{
-    Cause, Container, ContainerSpec, GuestFeatures, Sandbox, SandboxSpec, State, Stream, Timing, guest_spec,
+    Cause, Container, ContainerSpec, ContainerStorage, GuestFeatures, Sandbox, SandboxSpec, State, Stream,
+    Timing, guest_spec,
 };
 use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
-use vc_storage::{DiskPlug, Layer, Packing, plan_layers};
+use vc_storage::{DiskPlug, Layer};
 use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, HostPath};
 
@@ -46,9 +47,10 @@ impl Bench {
         Sandbox::create(&Qemu::default(), &Connector::default(), spec).await.unwrap()
     }
 
-    fn container(&self, script: &str, layers: &[&Path]) -> ContainerSpec {
-        let layers = layers.iter().map(|layer| Layer::open(layer).unwrap()).collect();
-        ContainerSpec { oci: shell(script), layers }
+    fn container(&self, id: &str, script: &str, layers: &[&Path]) -> ContainerSpec {
+        let oci = shell(script);
+        let storage = ContainerStorage::of_layers(id.parse().unwrap(), layers, &oci).unwrap();
+        ContainerSpec { oci, storage }
     }
 }
 
@@ -68,12 +70,13 @@ async fn containers_come_and_go_in_one_machine() {
     let Some(bench) = Bench::new() else { return };
     let sandbox = bench.sandbox().await;
     let extra = bench.layers.layer("extra", |root| std::fs::write(root.join("extra"), "yes\n").unwrap());
-    let long = bench.container("exec sleep 600", &[&bench.busybox]);
+    let long = bench.container("long", "exec sleep 600", &[&bench.busybox]);
     let long = sandbox.create_container("long".parse().unwrap(), long).await.unwrap();
     long.start().await.unwrap();
     // Without unplugging, the second round would find too few ports.
     for round in 0..3 {
-        let spec = bench.container("cat /extra; echo gone > /tmp/x; exit 4", &[&extra, &bench.busybox]);
+        let spec =
+            bench.container("short", "cat /extra; echo gone > /tmp/x; exit 4", &[&extra, &bench.busybox]);
         let short = sandbox.create_container("short".parse().unwrap(), spec).await.unwrap();
         short.start().await.unwrap();
         assert_eq!(output(&short).await, "yes\n", "round {round}");
@@ -104,7 +107,7 @@ async fn d1_128_layers_are_one_disk_and_keep_their_order() {
     let sandbox = bench.sandbox().await;
     let script = "for n in $(seq 0 126); do set -- $@ /pair$n /own$n; done; cat /all $@ /pair127";
     let paths: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-    let spec = bench.container(script, &paths);
+    let spec = bench.container("many", script, &paths);
     let container = sandbox.create_container("many".parse().unwrap(), spec).await.unwrap();
     container.start().await.unwrap();
     // pair n is in layers n - 1 and n, of which the first is the upper one.
@@ -123,7 +126,7 @@ async fn a_failed_creation_leaves_room_for_the_next() {
     let sandbox = bench.sandbox().await;
     let layers = [&*bench.busybox; 4];
     for _ in 0..3 {
-        let mut spec = bench.container("true", &layers);
+        let mut spec = bench.container("c", "true", &layers);
         let mut process = spec.oci.process().clone().unwrap();
         process.set_args(Some(vec!["/bin/frobnicate".to_owned()]));
         spec.oci.set_process(Some(process));
@@ -132,7 +135,7 @@ async fn a_failed_creation_leaves_room_for_the_next() {
         assert!(error.left.is_empty(), "{error:?}");
     }
     let good =
-        sandbox.create_container("c".parse().unwrap(), bench.container("true", &layers)).await.unwrap();
+        sandbox.create_container("c".parse().unwrap(), bench.container("c", "true", &layers)).await.unwrap();
     good.start().await.unwrap();
     assert_eq!(good.wait().await.unwrap(), ExitStatus(0));
     assert_eq!(good.status().unwrap().state, State::Stopped);
@@ -152,17 +155,14 @@ impl Fixture for RealFixture {
     }
 
     fn container(&self, id: &ContainerId, workload: Workload) -> CreateContainer {
-        let plan = plan_layers(id, vec![self.layer.clone()], Packing::DiskPerLayer).unwrap();
+        let plan = ContainerStorage::of_layers(id.clone(), [self.layer.name()], &shell("")).unwrap().plan;
         let plug = DiskPlug { id: "disk0".parse().unwrap(), location: self.disk.clone() };
         let mut spec = shell("");
         let mut process = spec.process().clone().unwrap();
         process.set_args(Some(workload.args().iter().map(|&arg| arg.to_owned()).collect()));
         spec.set_process(Some(process));
         let spec = guest_spec(spec, &plan.rootfs, GuestFeatures::default()).unwrap();
-        CreateContainer {
-            storages: plan.storages(&[plug]).unwrap(),
-            ..CreateContainer::new(id.clone(), spec)
-        }
+        CreateContainer { storages: plan.resolve(&[plug]).unwrap(), ..CreateContainer::new(id.clone(), spec) }
     }
 }
 

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Process;
 use vc_agent::{AgentError, Connector, Containers};
-use vc_container::{Container, ContainerSpec, OperationError, Sandbox, SandboxSpec, Stream, Timing};
+use vc_container::{Container, ContainerSpec, ContainerStorage, OperationError, Sandbox, SandboxSpec, Stream, Timing};
 use vc_hypervisor::{Hotplug, MachineSpec};
 use vc_qemu::Qemu;
-use vc_storage::Layer;
 use vc_tests::{GuestImage, Layers, Leftovers, shell, shell_process};
 use vc_types::{ContainerId, Deadline, DeviceId, HostPath};
 
@@ -74,9 +73,9 @@ impl Real {
     }
 
     async fn create(&self, sandbox: &Sandbox, name: &str, layer: &Path) -> Result<Container, OperationError> {
-        let layers = vec![Layer::open(layer).unwrap()];
-        let spec = ContainerSpec { oci: shell("exec sleep 600"), layers };
-        sandbox.create_container(name.parse().unwrap(), spec).await
+        let (id, oci): (ContainerId, _) = (name.parse().unwrap(), shell("exec sleep 600"));
+        let storage = ContainerStorage::of_layers(id.clone(), [layer], &oci).unwrap();
+        sandbox.create_container(id, ContainerSpec { oci, storage }).await
     }
 }
 

@@ -10,13 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use oci_spec::runtime::MountBuilder;
 use vc_agent::{Connector, ExitStatus};
-use vc_container::{Container, ContainerSpec, Recovered, Sandbox, SandboxSpec, State, Stream, Timing};
+use vc_container::{
+    Container, ContainerSpec, ContainerStorage, Recovered, Sandbox, SandboxSpec, State, Stream, Timing,
+    storage_request,
+};
 use vc_hypervisor::MachineSpec;
 use vc_qemu::Qemu;
-use vc_storage::Layer;
+use vc_storage::{LayerSource, MountPolicy, Rootfs, Surroundings, Upper};
 use vc_tests::{GuestImage, Layers, Leftovers, shell, shell_process, soak};
-use vc_types::HostPath;
+use vc_types::{ContainerId, HostPath};
 
 /// Where the owner keeps its sandbox, and what its layer is.
 const DIR: &str = "VC_TEST_OWNER_DIR";
@@ -37,9 +41,27 @@ fn sandbox_spec(dir: &Path) -> SandboxSpec {
     SandboxSpec { state_dir: Some(host_path(dir.join("state"))), ..SandboxSpec::new(machine) }
 }
 
+/// A directory of the host that every container has at `/data`, where this user can share one.
+fn source(layer: &Path) -> PathBuf {
+    layer.with_file_name("source")
+}
+
 async fn started(sandbox: &Sandbox, name: &str, script: &str, layer: &Path) -> Container {
-    let spec = ContainerSpec { oci: shell(script), layers: vec![Layer::open(layer).unwrap()] };
-    let container = sandbox.create_container(name.parse().unwrap(), spec).await.unwrap();
+    let (id, mut oci): (ContainerId, _) = (name.parse().unwrap(), shell(script));
+    if source(layer).exists() {
+        let options = Some(vec!["rbind".to_owned(), "rw".to_owned()]);
+        let data = MountBuilder::default().destination("/data").typ("bind").source(source(layer));
+        let mut data = data.build().unwrap();
+        data.set_options(options);
+        oci.set_mounts(Some(vec![data]));
+    }
+    let image = LayerSource::Image { image: host_path(layer), devices: Vec::new(), verity: None };
+    let upper = Upper::Memory { unused: None };
+    let rootfs = Rootfs::Layers(vc_storage::Layers { layers: vec![image], upper, options: Vec::new() });
+    let request = storage_request(id.clone(), rootfs, &oci).unwrap();
+    let storage =
+        ContainerStorage::prepare(&request, MountPolicy::new(true), &Surroundings::default()).unwrap();
+    let container = sandbox.create_container(id, ContainerSpec { oci, storage }).await.unwrap();
     container.start().await.unwrap();
     container
 }
@@ -76,11 +98,23 @@ impl Bench {
         GuestImage::find()?;
         let layers = Layers::new();
         let layer = layers.busybox();
+        if vc_tests::root() {
+            std::fs::create_dir(source(&layer)).unwrap();
+            std::fs::write(source(&layer).join("of-the-host"), "kept\n").unwrap();
+        }
         Some(Self { leftovers: Leftovers::new(), layer, _layers: layers })
     }
 
     fn dir(&self) -> &Path {
         self.leftovers.runtime_dir()
+    }
+
+    /// Nothing is left, and what was shared is as it was.
+    fn assert_none(&self) {
+        self.leftovers.assert_none();
+        if source(&self.layer).exists() {
+            assert_eq!(std::fs::read_to_string(source(&self.layer).join("of-the-host")).unwrap(), "kept\n");
+        }
     }
 
     /// Another process that owns a sandbox, and the lines that it prints.
@@ -124,8 +158,16 @@ async fn a_killed_owner_loses_no_container_no_process_and_no_exit_status() {
     assert_eq!(quick.wait().await.unwrap(), ExitStatus(7));
     let beside = web.exec("beside".parse().unwrap(), shell_process("exit 6")).await.unwrap();
     assert_eq!(beside.wait().await.unwrap(), ExitStatus(6));
-    // Its disk is shared with those that were there before.
-    let next = started(&sandbox, "next", "exit 4", &bench.layer).await;
+    if source(&bench.layer).exists() {
+        let script = "cat /data/of-the-host > /data/of-the-guest";
+        let writes = web.exec("writes".parse().unwrap(), shell_process(script)).await.unwrap();
+        assert_eq!(writes.wait().await.unwrap(), ExitStatus(0));
+        let written = std::fs::read_to_string(source(&bench.layer).join("of-the-guest"));
+        assert_eq!(written.unwrap(), "kept\n");
+    }
+    // Its disk, and what is shared, it has in common with those that were there before.
+    let script = "[ ! -e /data ] || cmp /data/of-the-host /data/of-the-guest && exit 4";
+    let next = started(&sandbox, "next", script, &bench.layer).await;
     assert_eq!(next.wait().await.unwrap(), ExitStatus(4));
     for id in sandbox.status().containers.into_keys() {
         let container = sandbox.container(&id).unwrap();
@@ -137,7 +179,7 @@ async fn a_killed_owner_loses_no_container_no_process_and_no_exit_status() {
     let last = started(&sandbox, "last", "exit 2", &bench.layer).await;
     assert_eq!(last.wait().await.unwrap(), ExitStatus(2));
     sandbox.stop().await.unwrap();
-    bench.leftovers.assert_none();
+    bench.assert_none();
 }
 
 /// When the owner is killed.
@@ -239,7 +281,7 @@ async fn an_owner_that_is_killed_at_any_moment_leaves_what_can_be_taken_over_or_
             }
         }
         println!("{when}: {:.1?}", began.elapsed());
-        bench.leftovers.assert_none();
+        bench.assert_none();
     }
     println!("seed {seed}: {times} moments, {resumed} times resumed, {cleaned_up} times cleaned up");
 }

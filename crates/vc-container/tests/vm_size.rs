@@ -9,11 +9,13 @@ use oci_spec::runtime::Spec;
 use vc_agent::{
     Agent, Connector, CreateContainer, CreateSandbox, ExitStatus, KernelModule, Online, ProcessRef, System,
 };
-use vc_container::{ContainerSpec, GuestFeatures, Sandbox, SandboxSpec, Stream, Timing, guest_spec};
+use vc_container::{
+    ContainerSpec, ContainerStorage, GuestFeatures, Sandbox, SandboxSpec, Stream, Timing, guest_spec,
+};
 use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec, MemoryGrowth, Resize, ResizeError};
 use vc_qemu::{Qemu, QemuConfig, QemuMachine, User};
-use vc_storage::{DiskPlug, Layer, Packing, plan_layers};
+use vc_storage::{DiskPlug, Layer};
 use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, HostPath, MiB};
 
@@ -58,11 +60,11 @@ impl<'a, A: Agent> Guest<'a, A> {
 
     async fn run(&self, name: &str, script: &str) -> String {
         let id: ContainerId = name.parse().unwrap();
-        let plan = plan_layers(&id, vec![self.layer.clone()], Packing::DiskPerLayer).unwrap();
+        let plan = ContainerStorage::of_layers(id.clone(), [self.layer.name()], &shell(script)).unwrap().plan;
         let plug = DiskPlug { id: "disk0".parse().unwrap(), location: self.disk.clone() };
         let spec = guest_spec(shell_with_sysfs(script), &plan.rootfs, GuestFeatures::default()).unwrap();
         let container = CreateContainer {
-            storages: plan.storages(&[plug]).unwrap(),
+            storages: plan.resolve(&[plug]).unwrap(),
             ..CreateContainer::new(id.clone(), spec)
         };
         self.agent.create_container(&container, soon()).await.unwrap();
@@ -184,9 +186,11 @@ async fn a_container_runs_with_a_qemu_without_rights() {
     let sandbox = Sandbox::create(&qemu, &Connector::default(), spec).await.unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", leftovers.qemu().unwrap())).unwrap();
     assert!(status.contains("Uid:\t64321\t64321\t64321\t64321"), "{status}");
-    let layers = vec![Layer::open(layers.busybox()).unwrap()];
-    let container = ContainerSpec { oci: shell("echo ready"), layers };
-    let container = sandbox.create_container("c".parse().unwrap(), container).await.unwrap();
+    let id: ContainerId = "c".parse().unwrap();
+    let oci = shell("echo ready");
+    let storage = ContainerStorage::of_layers(id.clone(), [layers.busybox()], &oci).unwrap();
+    let container = ContainerSpec { oci, storage };
+    let container = sandbox.create_container(id, container).await.unwrap();
     container.start().await.unwrap();
     assert_eq!(container.read(Stream::Stdout, 100).await.unwrap(), b"ready\n");
     assert_eq!(container.wait().await.unwrap(), ExitStatus(0));

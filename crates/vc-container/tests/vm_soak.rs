@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use vc_agent::{Connector, ExitStatus};
-use vc_container::{ContainerSpec, Sandbox, SandboxSpec, Stream};
+use vc_container::{ContainerSpec, ContainerStorage, Sandbox, SandboxSpec, Stream};
 use vc_hypervisor::MachineSpec;
 use vc_qemu::Qemu;
-use vc_storage::Layer;
 use vc_tests::soak::{self, Held};
 use vc_tests::{GuestImage, Layers, Leftovers, shell, shell_process};
-use vc_types::HostPath;
+use vc_types::{ContainerId, HostPath};
 
 /// The first rounds also fill caches and pools.
 const WARM: usize = 3;
@@ -52,9 +51,9 @@ impl Bench {
 
     /// A container comes, executes a process, and goes; tells what that process saw.
     async fn container(&self, sandbox: &Sandbox) -> String {
-        let layers = vec![Layer::open(&self.busybox).unwrap()];
-        let spec = ContainerSpec { oci: shell("exec sleep 600"), layers };
-        let container = sandbox.create_container("web".parse().unwrap(), spec).await.unwrap();
+        let (id, oci): (ContainerId, _) = ("web".parse().unwrap(), shell("exec sleep 600"));
+        let storage = ContainerStorage::of_layers(id.clone(), [&self.busybox], &oci).unwrap();
+        let container = sandbox.create_container(id, ContainerSpec { oci, storage }).await.unwrap();
         container.start().await.unwrap();
         let job = container.exec("job".parse().unwrap(), shell_process(LOOK)).await.unwrap();
         let mut seen = Vec::new();

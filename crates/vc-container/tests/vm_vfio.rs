@@ -12,11 +12,11 @@ use vc_agent::{
     Connect, Connector, Containers, CreateContainer, CreateSandbox, ExitStatus, Guest, ProcessRef,
 };
 use vc_agent::{Processes, Streams};
-use vc_container::{GuestFeatures, guest_spec};
+use vc_container::{ContainerStorage, GuestFeatures, guest_spec};
 use vc_device::{Access, BlockSpec, VfioFunction, VfioHandle, VfioPciSpec};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec, PlugError};
 use vc_qemu::{Qemu, QemuMachine};
-use vc_storage::{DiskPlug, Layer, Packing, plan_layers};
+use vc_storage::{DiskPlug, Layer};
 use vc_tests::vfio::PciFunction;
 use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, DeviceId, HostPath};
@@ -57,14 +57,14 @@ impl Bench {
         let agent = Connector::default().connect(self.machine.agent_address(), deadline()).await.unwrap();
         agent.create_sandbox(&CreateSandbox::new("sandbox".parse().unwrap()), deadline()).await.unwrap();
         let id: ContainerId = "reader".parse().unwrap();
-        let plan = plan_layers(&id, vec![self.layer.clone()], Packing::DiskPerLayer).unwrap();
+        let plan = ContainerStorage::of_layers(id.clone(), [self.layer.name()], &shell(READ)).unwrap().plan;
         let disk: DeviceId = "layer0".parse().unwrap();
         let (image, name) = (self.layer.image().clone(), self.layer.name().clone());
         let block = BlockSpec::new(disk.clone(), image, name, Access::ReadOnly);
         let location = self.machine.plug(&block.into(), deadline()).await.unwrap();
         let spec = guest_spec(shell(READ), &plan.rootfs, GuestFeatures::default()).unwrap();
         let mut request = CreateContainer::new(id.clone(), reader(spec));
-        request.storages = plan.storages(&[DiskPlug { id: disk.clone(), location }]).unwrap();
+        request.storages = plan.resolve(&[DiskPlug { id: disk.clone(), location }]).unwrap();
         agent.create_container(&request, deadline()).await.unwrap();
         agent.start_container(&id, deadline()).await.unwrap();
         let init = ProcessRef::init(&id);

@@ -10,11 +10,10 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use vc_hypervisor::ExitCause;
-use vc_types::Deadline;
+use vc_types::{Deadline, ProcessIdentity};
 
 use crate::sys::{self, Identity};
 use crate::tail::Tail;
@@ -84,15 +83,15 @@ impl Process {
 
     /// Takes over a process that another one started; `None` when it has ended. How it will end, only its
     /// parent is told.
-    pub(crate) fn adopt(identity: &Identification) -> io::Result<Option<Self>> {
-        let Identification { pid, started } = *identity;
+    pub(crate) fn adopt(identity: &ProcessIdentity) -> io::Result<Option<Self>> {
+        let pid = identity.pid;
         let handle = match open_handle(pid) {
             Ok(handle) => handle,
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
             Err(error) => return Err(error),
         };
         // Behind the handle, whose process has had the number since before this look.
-        if start_time(pid) != Some(started) {
+        if ProcessIdentity::of(pid) != Some(*identity) {
             return Ok(None);
         }
         let readable = sys::watch(handle.try_clone()?)?;
@@ -110,8 +109,8 @@ impl Process {
     }
 
     /// What tells it from any other process of this host, until the next boot.
-    pub(crate) fn identification(&self) -> Option<Identification> {
-        Some(Identification { pid: self.pid, started: start_time(self.pid)? })
+    pub(crate) fn identification(&self) -> Option<ProcessIdentity> {
+        ProcessIdentity::of(self.pid)
     }
 
     /// Lets it run on when this value is dropped.
@@ -176,26 +175,6 @@ impl Drop for Process {
     }
 }
 
-/// Which process it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Identification {
-    pid: u32,
-    /// When it started, in clock ticks since the boot.
-    started: u64,
-}
-
-/// When a process started (proc_pid_stat(5), `starttime`); `None` when there is none.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses, and may have any character. The field is the 20th behind it.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace();
-    // A zombie has ended.
-    fields.next().filter(|state| !matches!(*state, "Z" | "X"))?;
-    fields.nth(18)?.parse().ok()
-}
-
 fn open_handle(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid is a positive i32");
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
@@ -253,7 +232,7 @@ mod tests {
         let known = process.identification().unwrap();
         process.let_go();
         drop(process);
-        let other = Identification { started: known.started + 1, ..known };
+        let other = ProcessIdentity { started: known.started + 1, ..known };
         assert!(Process::adopt(&other).unwrap().is_none());
         let adopted = Process::adopt(&known).unwrap().unwrap();
         let end = adopted.end(Deadline::after(Duration::from_secs(30))).await;

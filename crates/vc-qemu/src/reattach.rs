@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use vc_hypervisor::{LaunchError, Machine, MachineSpec, StopError};
-use vc_types::{Deadline, DeviceId, HostPath};
+use vc_types::{Deadline, DeviceId, HostPath, ProcessIdentity};
 
 use crate::accelerator::Chosen;
 use crate::config::QemuConfig;
@@ -27,7 +27,7 @@ use crate::control::frontends;
 use crate::devices::{Devices, DevicesRecord};
 use crate::launch::{Connected, follow_console};
 use crate::machine::{QEMU, QemuMachine, Shared};
-use crate::process::{Identification, Process};
+use crate::process::Process;
 use crate::qmp::{Qmp, QmpError};
 use crate::sys;
 use crate::vsock::{DAEMON, Transport, Vsock};
@@ -43,8 +43,8 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Handle {
     version: u32,
-    qemu: Option<Identification>,
-    daemon: Option<Identification>,
+    qemu: Option<ProcessIdentity>,
+    daemon: Option<ProcessIdentity>,
     transport: Transport,
     /// The directory that was made for the daemon's sockets, if one was.
     sockets: Option<HostPath>,
@@ -115,7 +115,7 @@ fn parse(handle: &str) -> Result<Handle, LaunchError> {
     Ok(parsed)
 }
 
-fn adopt(process: Option<Identification>, step: &'static str) -> Result<Option<Process>, LaunchError> {
+fn adopt(process: Option<ProcessIdentity>, step: &'static str) -> Result<Option<Process>, LaunchError> {
     let Some(process) = process else { return Ok(None) };
     Process::adopt(&process).map_err(|source| LaunchError::Host { step, source })
 }

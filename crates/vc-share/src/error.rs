@@ -13,6 +13,8 @@ use crate::ShareName;
 pub enum Step {
     /// Make it.
     Make(HostPath),
+    /// Take it over from another process.
+    Adopt(HostPath),
     /// Make a place for a mount in it.
     Place(ShareName),
     /// Look at what is to be bound.
@@ -33,6 +35,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Make(path) => write!(f, "make the shared directory {path}"),
+            Self::Adopt(path) => write!(f, "take over the shared directory {path}"),
             Self::Place(name) => write!(f, "make a place for {name} in the shared directory"),
             Self::Source(path) => write!(f, "open {path} to share it"),
             Self::Attributes(path) => write!(f, "limit what can be done with {path}"),

@@ -12,7 +12,7 @@ mod sys;
 
 pub use bind::{Bind, InvalidShareName, ShareName};
 pub use error::{ShareError, Step};
-pub use server::{Cache, Flavour, ServerEnd, ServerError, Virtiofsd, VirtiofsdConfig, find_virtiofsd};
+pub use server::{Cache, ServerEnd, ServerError, Virtiofsd, VirtiofsdConfig, find_virtiofsd};
 pub use shared_dir::SharedDir;
 
 #[cfg(doctest)]

@@ -1,41 +1,31 @@
 //! virtiofsd: which one there is, its process, and its end.
 
-use std::fmt;
+mod end;
+mod program;
+
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::Command;
 use tokio::sync::watch;
-use vc_types::{Deadline, HostPath};
+use vc_types::{Deadline, HostPath, ProcessIdentity};
 
 use crate::sys;
 
-/// Where distributions put it: the Rust one, and last the one that came with QEMU before 8.0.
-const PLACES: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+pub use end::ServerEnd;
+pub use program::find_virtiofsd;
+use program::{arguments, flavour};
 
 /// The descriptor of the socket in the server.
 const SOCKET_FD: i32 = 3;
-
-/// How much of its standard error is kept, in bytes.
-const STDERR_KEPT: usize = 4096;
-
-/// Which virtiofsd it is: their options differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
-    /// The one in Rust (`gitlab.com/virtio-fs/virtiofsd`).
-    Rust,
-    /// The one in C, of QEMU 5.0 to 7.2.
-    Qemu,
-}
 
 /// What the guest may keep of what it has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,47 +89,15 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nobody can tell whether it is there.
+    #[error("cannot find the virtiofsd of another process again")]
+    Adopt(#[source] io::Error),
     /// It did not end.
     #[error("virtiofsd did not end in time although it was killed")]
     Stays,
 }
 
-/// How a server ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerEnd {
-    /// Its status, if the system could tell.
-    pub status: Option<ExitStatus>,
-    /// The end of what it wrote to its standard error.
-    pub said: String,
-}
-
-impl fmt::Display for ServerEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.status.map(|status| (status.code(), status.signal())) {
-            Some((Some(code), _)) => write!(f, "virtiofsd ended with code {code}")?,
-            Some((None, Some(signal))) => write!(f, "virtiofsd was ended by signal {signal}")?,
-            _ => f.write_str("virtiofsd has ended")?,
-        }
-        let said: Vec<&str> = self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if said.is_empty() { Ok(()) } else { write!(f, ": {}", said.join("; ")) }
-    }
-}
-
-/// The virtiofsd of this host: the first in `PATH`, or where distributions put it.
-///
-/// # Errors
-/// [`ServerError::NotFound`].
-pub fn find_virtiofsd() -> Result<PathBuf, ServerError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|directory| directory.join("virtiofsd"));
-    let mut candidates = in_path.chain(PLACES.map(PathBuf::from));
-    let is_program = |path: &PathBuf| {
-        path.metadata().is_ok_and(|stat| stat.is_file() && stat.permissions().mode() & 0o111 != 0)
-    };
-    candidates.find(is_program).ok_or(ServerError::NotFound)
-}
-
-/// A virtiofsd that serves a directory. It is killed when this is dropped.
+/// A virtiofsd that serves a directory. It is killed when this is dropped, unless it was let go.
 ///
 /// It runs as root in its own mount, process and network namespaces (its sandbox `namespace`), with the directory
 /// as its root: nothing else of the host can be reached through it, whatever the guest sends. It ends by itself when
@@ -147,9 +105,10 @@ pub fn find_virtiofsd() -> Result<PathBuf, ServerError> {
 #[derive(Debug)]
 pub struct Virtiofsd {
     socket: HostPath,
-    flavour: Flavour,
-    /// Names this very process, also after its number was given to another.
-    handle: OwnedFd,
+    pid: u32,
+    is_let_go: AtomicBool,
+    /// Names this very process, also after its number was given to another; none if it had ended before.
+    handle: Option<OwnedFd>,
     end: watch::Receiver<Option<ServerEnd>>,
 }
 
@@ -173,17 +132,21 @@ impl Virtiofsd {
         let listening = Socket::make(socket)?;
         let mut command = Command::new(&program);
         command.args(arguments(flavour, config.cache, directory));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.kill_on_drop(config.die_with_parent);
         // Ctrl-C at a terminal is for whoever owns the machine.
         command.process_group(0);
         let failed = |source| ServerError::Run { program: program.clone(), source };
         let fd = FdMapping { parent_fd: listening.listener, child_fd: SOCKET_FD };
-        command.fd_mappings(vec![fd]).map_err(|error| failed(io::Error::other(error)))?;
+        command.fd_mappings(vec![fd]).expect("one descriptor collides with no other");
         if config.die_with_parent {
             sys::kill_on_parent_death(&mut command);
         }
-        let spawned = command.spawn().and_then(|child| Ok((open_handle(&child)?, child)));
-        let (handle, child) = match spawned {
+        let spawned = command.spawn().and_then(|child| {
+            let pid = child.id().ok_or(io::ErrorKind::NotFound)?;
+            Ok((pid, sys::open_process(pid)?, child))
+        });
+        let (pid, handle, child) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {
                 remove_socket(socket);
@@ -191,8 +154,57 @@ impl Virtiofsd {
             }
         };
         let (sender, end) = watch::channel(None);
-        tokio::spawn(follow(child, sender));
-        Ok(Self { socket: socket.clone(), flavour, handle, end })
+        tokio::spawn(end::follow(child, sender));
+        let is_let_go = AtomicBool::new(false);
+        Ok(Self { socket: socket.clone(), pid, is_let_go, handle: Some(handle), end })
+    }
+
+    /// Takes over a server at `socket` that another process started to outlive it
+    /// ([`VirtiofsdConfig::die_with_parent`]). One that has ended is taken over as that.
+    ///
+    /// # Errors
+    /// [`ServerError::Adopt`] when the system cannot tell whether that process is there.
+    pub fn adopt(identity: ProcessIdentity, socket: &HostPath) -> Result<Self, ServerError> {
+        let handle = match sys::open_process(identity.pid) {
+            // Behind the handle, whose process has had the number since before this look.
+            Ok(handle) => (ProcessIdentity::of(identity.pid) == Some(identity)).then_some(handle),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => None,
+            Err(error) => return Err(ServerError::Adopt(error)),
+        };
+        let (sender, end) = watch::channel(None);
+        match &handle {
+            Some(handle) => {
+                let watched = handle.try_clone().map_err(ServerError::Adopt)?;
+                tokio::spawn(end::follow_other(watched, sender));
+            }
+            None => drop(sender.send_replace(Some(ServerEnd::UNKNOWN))),
+        }
+        let is_let_go = AtomicBool::new(false);
+        Ok(Self { socket: socket.clone(), pid: identity.pid, is_let_go, handle, end })
+    }
+
+    /// Which process it is, for [`Virtiofsd::adopt`]; `None` when it has ended.
+    pub fn identity(&self) -> Option<ProcessIdentity> {
+        ProcessIdentity::of(self.pid).filter(|_| self.ended().is_none())
+    }
+
+    /// Lets it run on when this value is dropped.
+    pub fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends a server at `socket` that nobody has ever connected to and nobody knows: it serves one connection, and
+    /// ends with that. Removes the socket. If there is neither, all is fine.
+    pub async fn end_unknown(socket: &HostPath, deadline: Deadline) {
+        let served = async {
+            let mut connection = UnixStream::connect(socket).await?;
+            connection.shutdown().await?;
+            // Until it ends.
+            connection.read_to_end(&mut Vec::new()).await
+        };
+        // Refused when nobody listens any more. One that hears the end of its connection and stays is out of reach.
+        let _ = tokio::time::timeout(deadline.remaining(), served).await;
+        remove_socket(socket);
     }
 
     /// Where the hypervisor connects to.
@@ -200,19 +212,29 @@ impl Virtiofsd {
         &self.socket
     }
 
-    /// Which one it is.
-    pub fn flavour(&self) -> Flavour {
-        self.flavour
-    }
-
     /// Resolves when it has ended, for whatever reason; at once if it already has.
     ///
     /// # Cancel safety
     /// May be dropped and called again at any time, and by several callers.
     pub async fn exited(&self) -> ServerEnd {
+        self.watch_end().await
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<ServerEnd> {
+        self.end.borrow().clone()
+    }
+
+    /// As [`Virtiofsd::exited`], without holding on to the server.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub fn watch_end(&self) -> impl Future<Output = ServerEnd> + Send + use<> {
         let mut end = self.end.clone();
-        let told = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        told.unwrap_or(ServerEnd { status: None, said: String::new() })
+        async move {
+            let told = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+            told.unwrap_or(ServerEnd::UNKNOWN)
+        }
     }
 
     /// Ends it and removes its socket. One that has ended is fine.
@@ -226,15 +248,19 @@ impl Virtiofsd {
     }
 
     fn kill(&self) {
-        // The only error is that it has ended, which is what is wanted.
-        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+        if let Some(handle) = &self.handle {
+            // The only error is that it has ended, which is what is wanted.
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
     }
 }
 
 impl Drop for Virtiofsd {
     fn drop(&mut self) {
-        self.kill();
-        remove_socket(&self.socket);
+        if !*self.is_let_go.get_mut() {
+            self.kill();
+            remove_socket(&self.socket);
+        }
     }
 }
 
@@ -254,108 +280,4 @@ impl Socket {
 fn remove_socket(socket: &HostPath) {
     // It may be gone already; there is nothing else by that name, for it was made here.
     let _ = std::fs::remove_file(socket);
-}
-
-fn arguments(flavour: Flavour, cache: Cache, directory: &HostPath) -> Vec<String> {
-    let directory = directory.as_path().display();
-    match flavour {
-        Flavour::Rust => {
-            let cache = match cache {
-                Cache::Auto => "auto",
-                Cache::Never => "never",
-                Cache::Always => "always",
-            };
-            vec![
-                format!("--fd={SOCKET_FD}"),
-                format!("--shared-dir={directory}"),
-                format!("--cache={cache}"),
-                "--sandbox=namespace".to_owned(),
-                "--log-level=warn".to_owned(),
-            ]
-        }
-        Flavour::Qemu => {
-            let cache = match cache {
-                Cache::Auto => "auto",
-                Cache::Never => "none",
-                Cache::Always => "always",
-            };
-            // Commas end an option, and no path of ours has one.
-            let options = format!("source={directory},cache={cache},sandbox=namespace,log_level=warn");
-            vec!["-f".to_owned(), format!("--fd={SOCKET_FD}"), "-o".to_owned(), options]
-        }
-    }
-}
-
-/// Asks a program which virtiofsd it is.
-async fn flavour(program: &Path, deadline: Deadline) -> Result<Flavour, ServerError> {
-    let failed = |source| ServerError::Run { program: program.into(), source };
-    let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(deadline.remaining(), command.output()).await;
-    let output = output.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-    let said: String = String::from_utf8_lossy(&output.stdout).chars().take(200).collect();
-    flavour_of(&said).ok_or_else(|| ServerError::Unknown { program: program.into(), said: said.clone() })
-}
-
-/// `virtiofsd 1.14.0` is the Rust one, `virtiofsd version 7.2.22 (Debian …)` is QEMU's.
-fn flavour_of(said: &str) -> Option<Flavour> {
-    let version = said.strip_prefix("virtiofsd ")?;
-    match version.strip_prefix("version ") {
-        Some(version) => version.starts_with(|c: char| c.is_ascii_digit()).then_some(Flavour::Qemu),
-        None => version.starts_with(|c: char| c.is_ascii_digit()).then_some(Flavour::Rust),
-    }
-}
-
-fn open_handle(child: &Child) -> io::Result<OwnedFd> {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
-/// Keeps the end of what a server writes, and tells its end.
-async fn follow(mut child: Child, sender: watch::Sender<Option<ServerEnd>>) {
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let reading = child.stderr.take().map(|pipe| tokio::spawn(keep_end(pipe, Arc::clone(&said))));
-    let status = child.wait().await.ok();
-    if let Some(reading) = reading {
-        // Its last words are in the pipe; a child of it that holds the pipe must not hold us.
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), reading).await;
-    }
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = String::from_utf8_lossy(&said).into_owned();
-    sender.send_replace(Some(ServerEnd { status, said }));
-}
-
-async fn keep_end(mut pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<Vec<u8>>>) {
-    let mut chunk = [0; 1024];
-    while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend_from_slice(&chunk[..read]);
-        let surplus = kept.len().saturating_sub(STDERR_KEPT);
-        kept.drain(..surplus);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_two_are_told_by_their_versions() {
-        assert_eq!(flavour_of("virtiofsd 1.14.0\n"), Some(Flavour::Rust));
-        let qemu = "virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)\nCopyright (c) 2003-2022";
-        assert_eq!(flavour_of(qemu), Some(Flavour::Qemu));
-        for bad in ["", "virtiofsd", "virtiofsd version", "virtiofsd version x", "QEMU 7.2", "virtiofsd v1"] {
-            assert_eq!(flavour_of(bad), None, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn an_end_is_one_line() {
-        let end = |raw, said: &str| {
-            ServerEnd { status: Some(ExitStatus::from_raw(raw)), said: said.into() }.to_string()
-        };
-        assert_eq!(end(9, ""), "virtiofsd was ended by signal 9");
-        assert_eq!(end(256, "one\n\n two\n"), "virtiofsd ended with code 1: one; two");
-    }
 }

@@ -9,7 +9,8 @@ use vc_types::HostPath;
 
 use crate::error::{ShareError, Step};
 use crate::mounts::{
-    attach, detach_all, detached, is_directory, make_place, open_directory, open_place, remove_place,
+    attach, detach_all, detached, is_directory, is_mount, make_place, open_beneath, open_directory,
+    open_place, remove_place,
 };
 use crate::sys::{Propagation, set_mount_attributes};
 use crate::{Bind, ShareName};
@@ -51,12 +52,14 @@ enum Made {
     Place(ShareName),
     /// A place and a mount on it.
     Bind(Bind),
+    /// A place, perhaps with a mount on it, that another process has made.
+    Found(ShareName),
 }
 
 impl Made {
     fn name(&self) -> &ShareName {
         match self {
-            Self::Directory(name) | Self::Place(name) => name,
+            Self::Directory(name) | Self::Place(name) | Self::Found(name) => name,
             Self::Bind(bind) => &bind.name,
         }
     }
@@ -78,6 +81,38 @@ impl SharedDir {
                 Err(ShareError::of(step)(errno))
             }
         }
+    }
+
+    /// Takes over the directory of a process that has died, with what that one may have made there by `names`.
+    /// `None` when there is no directory; one that was never complete is taken away.
+    ///
+    /// # Errors
+    /// [`ShareError`] when it cannot be opened, or not be taken away.
+    pub fn adopt(
+        root: &HostPath,
+        names: impl IntoIterator<Item = ShareName>,
+    ) -> Result<Option<Self>, ShareError> {
+        let failed = |errno| ShareError::of(|| Step::Adopt(root.clone()))(errno);
+        let Some(mounts) = complete(root.as_path()).map_err(failed)? else {
+            unmake(root.as_path()).map_err(ShareError::of(|| Step::Remove(root.clone())))?;
+            return Ok(None);
+        };
+        let mut adopted = Self { root: root.clone(), mounts, made: Vec::new(), removed: false };
+        for name in names {
+            if let (Some(parent), _) = name.parts() {
+                let parent: ShareName = parent.parse().expect("a part of a name is a name");
+                if adopted.find(&parent).is_none() {
+                    adopted.made.push(Made::Directory(parent));
+                }
+            }
+            adopted.made.push(Made::Found(name));
+        }
+        Ok(Some(adopted))
+    }
+
+    /// Leaves everything as it is when this value is dropped, for another process to take over.
+    pub fn let_go(&mut self) {
+        self.removed = true;
     }
 
     /// The directory that a server is to serve.
@@ -147,7 +182,7 @@ impl SharedDir {
     /// [`ShareError`]; may be called again, and goes on where it failed.
     pub fn unbind(&mut self, name: &ShareName) -> Result<(), ShareError> {
         let Some(made) = self.find(name).cloned() else { return Ok(()) };
-        if matches!(made, Made::Bind(_)) {
+        if matches!(made, Made::Bind(_) | Made::Found(_)) {
             match detach_all(&self.mounts, name.as_str()) {
                 // Somebody was faster, as an administrator may be.
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -160,7 +195,12 @@ impl SharedDir {
             Err(errno) => return Err(refused(name, errno, Step::RemovePlace)),
         }
         self.made.retain(|made| made.name() != name);
-        Ok(())
+        // The directory goes with the last name in it.
+        let Some(parent) = name.parts().0 else { return Ok(()) };
+        if self.made.iter().any(|made| made.name().parts().0 == Some(parent)) {
+            return Ok(());
+        }
+        self.unbind(&parent.parse().expect("a part of a name is a name"))
     }
 
     /// The names in the directory, in the order in which they were made.
@@ -239,6 +279,17 @@ fn make(root: &Path) -> Result<OwnedFd, Errno> {
     set_mount_attributes(served.as_fd(), true, Propagation::Slave)?;
     attach(&served, open_directory(&shared)?)?;
     open_directory(&mounts)
+}
+
+/// The root of the mount at `mounts`, if [`make`] has come to its end.
+fn complete(root: &Path) -> Result<Option<OwnedFd>, Errno> {
+    let there = |name| match open_directory(root).and_then(|directory| open_beneath(directory, name)) {
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+        Ok(found) => Ok(is_mount(&found)?.then_some(found)),
+    };
+    // The mount that is made last.
+    if there(SHARED)?.is_none() { Ok(None) } else { there(MOUNTS) }
 }
 
 /// Takes away what [`make`] has made, as far as it is there. What is not empty stays.

@@ -1,10 +1,13 @@
 //! The unsafe code of this crate, each piece behind a safe function.
-#![expect(unsafe_code, reason = "mount_setattr(2) and pre_exec have no safe form")]
+#![expect(unsafe_code, reason = "mount_setattr(2), pre_exec and a watched descriptor have no safe form")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
+};
+use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
 /// `struct mount_attr` (mount_setattr(2)).
@@ -72,4 +75,18 @@ pub(crate) fn kill_on_parent_death(command: &mut Command) {
     // SAFETY: between fork and exec the closure makes two system calls and compares a number; it neither
     // allocates nor takes a lock.
     unsafe { command.pre_exec(move || set(parent)) };
+}
+
+/// A handle to the process that has this number now.
+pub(crate) fn open_process(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Watches a descriptor for when it becomes readable.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the OwnedFd is moved in, always names the same descriptor, and is closed only when the AsyncFd is
+    // dropped.
+    let registered = unsafe { AsyncFd::register(fd) };
+    Ok(registered?)
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use vc_share::{Bind, Flavour, ShareError, ShareName, SharedDir, Virtiofsd, VirtiofsdConfig, find_virtiofsd};
+use vc_share::{Bind, ShareError, ShareName, SharedDir, Virtiofsd, VirtiofsdConfig, find_virtiofsd};
 use vc_tests::Mounted;
 use vc_types::{Deadline, HostPath};
 
@@ -284,6 +284,45 @@ fn a_dropped_directory_takes_its_mounts_along_and_leaves_the_sources() {
     assert_eq!(fs::read_to_string(source.join("below/file")).unwrap(), "of a mount\n");
 }
 
+/// What a process that was killed has made, another one knows by the names that were written down.
+#[test]
+fn a_directory_is_taken_over_at_any_stage_of_its_making() {
+    let Some(mut world) = World::new() else { return };
+    let names = || ["data", "watchable/data", "never-made", "watchable/never-made"].map(name);
+    let root = path(world.base.path().join("share"));
+    world.directory.bind(&world.bind("data")).unwrap();
+    world.directory.place(&name("watchable/data"), true).unwrap();
+    world.directory.let_go();
+    let mut adopted = SharedDir::adopt(&root, names()).unwrap().unwrap();
+    assert_eq!(adopted.served(), world.directory.served());
+    assert!(matches!(adopted.bind(&world.bind("data")), Err(ShareError::Taken(_))));
+    adopted.bind(&world.bind("later")).unwrap();
+    assert_eq!(fs::read_to_string(world.served("later/file")).unwrap(), "of the host\n");
+    adopted.unbind(&name("data")).unwrap();
+    assert!(!world.mounts("data").exists());
+    for taken in ["watchable/data", "watchable/never-made"] {
+        adopted.unbind(&name(taken)).unwrap();
+    }
+    assert!(!world.mounts("watchable").exists());
+    adopted.place(&name("watchable/later"), false).unwrap();
+    adopted.remove().unwrap();
+    world.assert_gone();
+    world.assert_source();
+    // Killed while it was made: between any two of its steps.
+    for made in [&[][..], &["mounts"], &["mounts", "shared"]] {
+        fs::create_dir(&root).unwrap();
+        made.iter().for_each(|name| fs::create_dir(root.as_path().join(name)).unwrap());
+        assert!(SharedDir::adopt(&root, names()).unwrap().is_none());
+        world.assert_gone();
+    }
+    fs::create_dir_all(root.as_path().join("shared")).unwrap();
+    fs::create_dir(root.as_path().join("mounts")).unwrap();
+    let mounts = world.base.path().join("share/mounts");
+    assert!(Command::new("mount").arg("--bind").args([&mounts, &mounts]).status().unwrap().success());
+    assert!(SharedDir::adopt(&root, names()).unwrap().is_none());
+    world.assert_gone();
+}
+
 #[test]
 fn a_directory_that_is_there_is_left_alone() {
     let Some(world) = World::new() else { return };
@@ -295,13 +334,14 @@ fn a_directory_that_is_there_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_death_of_a_server_is_noticed() {
     let Some(mut world) = World::new() else { return };
-    let Ok(program) = find_virtiofsd() else { return vc_tests::skip("no virtiofsd is installed") };
+    if find_virtiofsd().is_err() {
+        return vc_tests::skip("no virtiofsd is installed");
+    }
     let socket = path(world.base.path().join("fs.sock"));
     let served = world.directory.served();
     let config = VirtiofsdConfig::default();
     let start = || Virtiofsd::start(&config, &served, &socket, deadline());
     let server = start().await.unwrap();
-    assert_eq!(server.flavour() == Flavour::Qemu, program.starts_with("/usr/lib/qemu"));
     assert!(start().await.is_err(), "the socket is taken");
     // It serves one connection, and ends when that is closed.
     let connection = std::os::unix::net::UnixStream::connect(socket.as_path()).unwrap();
@@ -313,6 +353,29 @@ async fn the_death_of_a_server_is_noticed() {
     let killed = start().await.unwrap();
     let end = killed.stop(deadline()).await.unwrap();
     assert_eq!(end.to_string().split(':').next(), Some("virtiofsd was ended by signal 9"));
+    assert_eq!(killed.identity(), None);
+    drop(killed);
+    // One that outlives its owner can be taken over, and is told from others.
+    let outliving = VirtiofsdConfig { die_with_parent: false, ..VirtiofsdConfig::default() };
+    let server = Virtiofsd::start(&outliving, &served, &socket, deadline()).await.unwrap();
+    let known = server.identity().unwrap();
+    server.let_go();
+    drop(server);
+    let other = vc_types::ProcessIdentity { started: known.started + 1, ..known };
+    let other = Virtiofsd::adopt(other, &socket).unwrap();
+    assert!(other.ended().is_some());
+    other.let_go();
+    let adopted = Virtiofsd::adopt(known, &socket).unwrap();
+    assert!(adopted.ended().is_none());
+    adopted.stop(deadline()).await.unwrap();
+    assert!(vc_types::ProcessIdentity::of(known.pid).is_none_or(|other| other != known));
+    // One that nobody knows and nobody has connected to ends as well.
+    let unknown = Virtiofsd::start(&outliving, &served, &socket, deadline()).await.unwrap();
+    unknown.let_go();
+    Virtiofsd::end_unknown(&socket, deadline()).await;
+    tokio::time::timeout(deadline().remaining(), unknown.exited()).await.unwrap();
+    Virtiofsd::end_unknown(&socket, deadline()).await;
+    assert!(!socket.as_path().exists());
     world.directory.remove().unwrap();
     world.assert_gone();
 }

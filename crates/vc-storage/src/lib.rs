@@ -3,14 +3,13 @@
 //! [`Rootfs::of_mounts`] reads what a snapshotter hands over, in every form that containerd has, and looks
 //! nothing up.
 //!
-//! Facts go in ([`Layer`]s: open, checked image files), a decision comes out ([`StoragePlan`]: disks to
-//! plug, storages for the agent). The planner is pure; only what finds the layers looks at the host:
-//! [`Layer::open`], [`layers_of_mounts`], [`layers_of_rootfs`].
+//! Facts go in ([`gather`] finds them), a decision comes out ([`plan`]): disks to plug, directories to share,
+//! files to copy, storages for the agent. The planner is pure; only [`gather`], [`rootfs_at`] and what opens the
+//! disks of a plan ([`OpenImages`]) look at the host.
 #![forbid(unsafe_code)]
 
 mod facts;
 mod layer;
-mod layers_plan;
 mod mount;
 mod packing;
 mod plan;
@@ -21,14 +20,13 @@ pub use facts::{
     DirectoryFacts, DiskFacts, FactsError, HostFacts, LayerFacts, OpenError, OpenImages, RootFacts,
     RootfsError, Surroundings, VerityFacts, gather, rootfs_at,
 };
-pub use layer::{Layer, LayerSourceError, Missing, layers_of_mounts, layers_of_rootfs};
-pub use layers_plan::{DiskPlug, LayersPlan, plan_layers};
+pub use layer::{Layer, LayerSourceError};
 pub use mount::Mount;
-pub use packing::{Packing, PlannedDisk};
+pub use packing::Packing;
 pub use plan::{
-    CopyPlan, Decision, DiskPlan, DiskRefusal, DiskUse, Edit, ImagePlan, MountEdit, Part, PlanError,
-    PlannedSource, PlannedStorage, PolicyError, ServicePlan, SharePlan, StoragePlan, StorageRequest,
-    Unsupported, plan,
+    CopyPlan, Decision, DiskPlan, DiskPlug, DiskRefusal, DiskUse, Edit, ImagePlan, MountEdit, Part,
+    PlanError, PlannedSource, PlannedStorage, PolicyError, SHARE_TAG, ServicePlan, SharePlan, StoragePlan,
+    StorageRequest, Unsupported, WATCHABLE, plan,
 };
 pub use rootfs::{
     BlockRootfs, DmVerityInfo, HashType, ImagePull, InvalidNydus, InvalidOption, InvalidVerityRoot,

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use vc_device::{Access, GuestLocation, PathKind};
 use vc_mountinfo::DeviceUse;
 use vc_storage::{
-    DiskFacts, DiskPlug, DiskRefusal, Edit, HostFacts, LayerSource, Layers, Mount, MountFacts, MountPolicy,
-    PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper, plan,
+    DiskFacts, DiskPlug, DiskRefusal, DiskUse, Edit, HostFacts, LayerSource, Layers, Mount, MountFacts,
+    MountPolicy, PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper, plan,
 };
 use vc_types::HostPath;
 
@@ -211,6 +211,23 @@ fn planned(
     plan(&request(rootfs, wanted), &facts, POLICY)
 }
 
+/// The seed takes for a layer what is called `layer.erofs`, and nothing else.
+#[test]
+fn l8_what_is_a_layer_is_not_told_by_its_name() {
+    let disk = DiskFacts { kind: Some(file(9)), ..DiskFacts::default() };
+    let facts = MountFacts { kind: Some(file(9)), disk, ..MountFacts::default() };
+    let options = ["ro", "io.katacontainers.fs-opt.block_device=file"];
+    let volume = mount("/data", "erofs", "/volumes/layer.erofs", &options);
+    // The one layer is called `0`.
+    let plan = planned(world::one_layer(), vec![(volume, facts)]).unwrap();
+    let holds: Vec<_> = plan.disks.iter().map(|disk| disk.holds).collect();
+    assert_eq!((plan.layers, &*holds), (1, &[DiskUse::Layer, DiskUse::Volume][..]));
+    assert_eq!(
+        plan.storages.iter().filter(|storage| storage.mount_point.as_str().contains("layer.erofs")).count(),
+        0
+    );
+}
+
 /// The seed logs the error of a volume's disk and shares the directory instead, or starts without the volume.
 #[test]
 fn l9_a_volume_whose_disk_is_used_is_an_error_of_the_container() {
@@ -312,6 +329,22 @@ fn one_device_is_plugged_and_mounted_once_whatever_uses_it() {
         other => panic!("{other:?}"),
     };
     assert_eq!((options(0), options(1)), (vec!["rbind".to_owned(), "ro".into()], vec!["rbind".to_owned()]));
+}
+
+#[test]
+fn one_layer_twice_is_two_partitions() {
+    let image = |name: &str| {
+        let image = HostPath::new(name).unwrap();
+        LayerSource::Image { image, devices: Vec::new(), verity: None }
+    };
+    let upper = Upper::Memory { unused: None };
+    let rootfs =
+        Rootfs::Layers(Layers { layers: vec![image("/a"), image("/a")], upper, options: Vec::new() });
+    let RootFacts::Layers { mut layers, .. } = facts_of_root(&rootfs) else { panic!("layers are expected") };
+    layers[1] = layers[0].clone();
+    let facts = HostFacts { root: RootFacts::Layers { layers, upper: None }, mounts: Vec::new() };
+    let plan = plan(&request(rootfs, Vec::new()), &facts, POLICY).unwrap();
+    assert_eq!((plan.disks.len(), plan.disks[0].images.len()), (1, 2));
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod id;
 mod mac;
 mod path;
 mod pci;
+mod process;
 mod serial_form;
 mod size;
 
@@ -32,6 +33,7 @@ pub use id::{ContainerId, DeviceId, ExecId, InvalidId, SandboxId};
 pub use mac::{InvalidMac, MacAddress};
 pub use path::{GuestPath, HostPath, InvalidPath};
 pub use pci::{InvalidPci, PciPath, PciSlot};
+pub use process::ProcessIdentity;
 pub use size::{InvalidSize, MiB};
 
 #[cfg(doctest)]

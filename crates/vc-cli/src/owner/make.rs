@@ -1,14 +1,13 @@
 //! Making the container: machine, hooks, container, streams. A failure takes back what was done.
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use oci_spec::runtime::Spec;
 use tokio::io::Interest;
 use tokio::net::UnixStream as Stream;
 use vc_agent::client::Connector;
-use vc_container::{Container, ContainerSpec, Sandbox};
-use vc_storage::layers_of_rootfs;
+use vc_container::{Container, ContainerSpec, ContainerStorage, Sandbox};
+use vc_storage::DirectVolumes;
 use vc_types::{ContainerId, HostPath, SandboxId};
 
 use super::orders::Orders;
@@ -18,6 +17,7 @@ use crate::oci::hooks::{self, Point};
 use crate::oci::record::{Record, Status};
 use crate::oci::root::ContainerDir;
 use crate::oci::state::state_json;
+use crate::rootfs;
 use crate::stdio::{Output, Streams};
 
 /// A container that waits for its start.
@@ -35,6 +35,7 @@ pub(super) async fn make(orders: Orders, dir: &ContainerDir, creator: &UnixStrea
     let mut record = orders.record.clone();
     record.pid = Some(std::process::id());
     record.write(dir)?;
+    let storage = storage(&orders.spec, &record)?;
     let streams = streams(&orders)?;
     let machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;
     let hypervisor = orders.machine.hypervisor();
@@ -46,7 +47,7 @@ pub(super) async fn make(orders: Orders, dir: &ContainerDir, creator: &UnixStrea
         () = closed(creator) => return Err(gone()),
     };
     let made = tokio::select! {
-        made = in_sandbox(&sandbox, &orders.spec, &record) => made,
+        made = in_sandbox(&sandbox, &orders.spec, storage, &record) => made,
         () = closed(creator) => Err(gone()),
     };
     match made {
@@ -70,19 +71,23 @@ pub(super) async fn make(orders: Orders, dir: &ContainerDir, creator: &UnixStrea
     }
 }
 
-async fn in_sandbox(sandbox: &Sandbox, spec: &Spec, record: &Record) -> Result<Container, Failure> {
-    let layers = rootfs(&record.rootfs)?;
+async fn in_sandbox(
+    sandbox: &Sandbox,
+    spec: &Spec,
+    storage: ContainerStorage,
+    record: &Record,
+) -> Result<Container, Failure> {
     let state = state_json(record, Status::Creating);
     for point in [Point::Prestart, Point::CreateRuntime] {
         hooks::run(record.hooks.as_ref(), point, &state).await?;
     }
     let oci = hooks::without_those_of_the_host(spec.clone());
-    Ok(sandbox.create_container(record.id.clone(), ContainerSpec { oci, layers }).await?)
+    Ok(sandbox.create_container(record.id.clone(), ContainerSpec { oci, storage }).await?)
 }
 
-fn rootfs(path: &Path) -> Result<Vec<vc_storage::Layer>, Failure> {
-    let step = || format!("use the bundle's root file system {}", path.display());
-    layers_of_rootfs(path).map_err(|error| Failure::step(step(), error))
+fn storage(spec: &Spec, record: &Record) -> Result<ContainerStorage, Failure> {
+    let root = rootfs::of_bundle(&record.rootfs)?;
+    rootfs::storage(record.id.clone(), root, spec, rootfs::can_share(), &DirectVolumes::default())
 }
 
 fn streams(orders: &Orders) -> Result<(Streams, Option<Console>), Failure> {

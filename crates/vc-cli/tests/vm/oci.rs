@@ -51,6 +51,17 @@ impl<'a> Bundle<'a> {
         Some(Self { bench, dir, _mounted: mounted })
     }
 
+    /// Has a new directory of the bundle's be bound at `/NAME`, for reading and writing.
+    fn share(&self, name: &str) -> PathBuf {
+        let source = self.dir.join(name);
+        fs::create_dir(&source).unwrap();
+        let mut config: Value = serde_json::from_str(&self.read("config.json")).unwrap();
+        let mount = json!({"destination": format!("/{name}"), "type": "bind", "source": source, "options": ["rbind"]});
+        config["mounts"].as_array_mut().unwrap().push(mount);
+        fs::write(self.dir.join("config.json"), config.to_string()).unwrap();
+        source
+    }
+
     /// `vc` with its states in the runtime directory, as root of the whole host has it.
     pub(crate) fn vc(&self, arguments: &[&str]) -> Command {
         let mut command = self.bench.program();
@@ -290,15 +301,20 @@ fn commands_reach_a_container_that_runs() {
     bundle.assert_nothing_left();
 }
 
+/// What is shared for reading and writing survives that, as it is.
 #[test]
 fn a_killed_owner_is_told_of_and_leaves_nothing_when_deleted() {
     let Some(bench) = Bench::new() else { return };
+    let script = "cat /data/of-the-host > /data/of-the-guest; exec sleep 600";
     let process =
-        json!({"args": ["sleep", "600"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        json!({"args": ["sh", "-c", script], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
     let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    let source = bundle.share("data");
+    fs::write(source.join("of-the-host"), "kept\n").unwrap();
     set_child_subreaper(true).unwrap();
     let owner = bundle.create(&[]);
     bundle.succeed(&["start", "c"]);
+    bundle.until("data/of-the-guest", "kept\n");
     bundle.refused(&["delete", "c"], "not stopped: running");
     kill(owner, Signal::SIGKILL).unwrap();
     assert_eq!(exit_code(owner), None);
@@ -309,6 +325,8 @@ fn a_killed_owner_is_told_of_and_leaves_nothing_when_deleted() {
     bundle.refused(&["kill", "c"], "container not running");
     bundle.succeed(&["delete", "--force", "c"]);
     bundle.assert_nothing_left();
+    assert_eq!(fs::read_dir(&source).unwrap().count(), 2);
+    assert_eq!(bundle.read("data/of-the-host"), "kept\n");
 }
 
 #[test]

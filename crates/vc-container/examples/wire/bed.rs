@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci_spec::runtime::{Process, SpecBuilder};
+use oci_spec::runtime::{Process, Spec, SpecBuilder};
 use vc_agent::{
     Client, Connect, Connector, Containers, CreateContainer, CreateSandbox, ExecProcess, Guest, ProcessRef,
     Processes,
 };
-use vc_container::{GuestFeatures, guest_spec};
+use vc_container::{ContainerStorage, GuestFeatures, guest_spec};
 use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
-use vc_storage::{DiskPlug, Layer, Packing, plan_layers};
+use vc_storage::DiskPlug;
 use vc_tests::{GuestImage, Layers, Leftovers};
 use vc_types::{AgentAddress, ContainerId, Deadline, HostPath};
 
@@ -53,12 +53,12 @@ impl Bed {
         agent.create_sandbox(&CreateSandbox::new("bench".parse()?), deadline()).await?;
 
         let container: ContainerId = "bed".parse()?;
-        let layers_of_it = images.iter().map(Layer::open).collect::<std::result::Result<_, _>>()?;
-        let plan = plan_layers(&container, layers_of_it, Packing::DiskPerLayer)?;
+        let ContainerStorage { plan, images } =
+            ContainerStorage::of_layers(container.clone(), &images, &Spec::default())?;
         let mut plugged = Vec::new();
         for (number, disk) in plan.disks.iter().enumerate() {
             let id: vc_types::DeviceId = format!("disk{number}").parse()?;
-            let location = machine.plug(&disk.spec(id.clone(), None), deadline()).await?;
+            let location = machine.plug(&images.device(disk, id.clone(), None)?, deadline()).await?;
             plugged.push(DiskPlug { id, location });
         }
         let process = process(&["sleep", "1000000"]);
@@ -68,7 +68,7 @@ impl Bed {
             GuestFeatures::default(),
         )?;
         let request = CreateContainer {
-            storages: plan.storages(&plugged)?,
+            storages: plan.resolve(&plugged)?,
             ..CreateContainer::new(container.clone(), spec)
         };
         agent.create_container(&request, deadline()).await?;

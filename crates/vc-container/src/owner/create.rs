@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
-use vc_device::{AttachStep, DeviceRequest};
+use vc_device::{AttachStep, GuestLocation};
 use vc_hypervisor::{Machine, PlugError};
-use vc_storage::{DiskPlug, LayersPlan, Packing, PlannedDisk, plan_layers};
-use vc_types::ContainerId;
+use vc_storage::{DiskPlan, DiskPlug, OpenError, OpenImages, StoragePlan};
+use vc_types::{ContainerId, DeviceId};
 
 use super::ghost::Ghost;
 use super::record::Record;
@@ -19,6 +19,7 @@ use crate::guest::Guest;
 use crate::guest_spec::{GuestFeatures, guest_spec};
 use crate::record::{ContainerRecord, Phase};
 use crate::state::Op;
+use crate::storage::{ContainerStorage, CopyFailed, apply, copy};
 use crate::timing::Budget;
 use crate::undo::{Held, Released, Undo};
 
@@ -107,20 +108,23 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     ) -> Result<(), OperationError> {
         let unrecorded = |cause| OperationError::new(Step::Record, cause);
         let unplanned = |cause: Cause| OperationError::new(Step::Plan(id.clone()), cause);
-        let (plan, requests) = plan(id, &spec).map_err(unplanned)?;
+        check(id, &spec.storage.plan).map_err(unplanned)?;
         let new = new_record(id, &spec);
         self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
-        let features = self.features_for(&spec.oci, budget).await?;
-        let oci = guest_spec(spec.oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
+        let ContainerSpec { oci, storage: ContainerStorage { plan, images } } = spec;
+        let features = self.features_for(&oci, budget).await?;
+        let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
+        let oci = guest_spec(oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
         let linux = oci.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         undo.push(Held::Size(id.clone()));
         let size = self.sizing.claim(self, id, resources, budget);
         size.await.map_err(|cause| OperationError::new(Step::ResizeMachine, cause))?;
-        let plugging = self.plug(id, plan.disks.iter().zip(&requests), undo, budget);
+        let plugging = self.plug(id, (&plan.disks, &images), undo, budget);
         let span = tracing::info_span!("plug layers");
         let plugged = self.metrics.step("plug layers", span, plugging).await?;
-        let storages = plan.storages(&plugged).map_err(|error| unplanned(error.into()))?;
+        self.share(&plan, undo, budget).await?;
+        let storages = plan.resolve(&plugged).map_err(|error| unplanned(error.into()))?;
         let request = CreateContainer {
             storages,
             shared_pid_namespace: self.shared_pid_namespace,
@@ -159,15 +163,16 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     async fn plug(
         &self,
         id: &ContainerId,
-        disks: impl Iterator<Item = (&PlannedDisk, &DeviceRequest)>,
+        (planned, images): (&[DiskPlan], &OpenImages),
         undo: &mut Undo,
         budget: Budget,
     ) -> Result<Vec<DiskPlug>, OperationError> {
         let mut plugged = Vec::new();
-        for (disk, request) in disks {
-            let attached = self.devices.attach(request, id, budget).await;
-            let attached =
-                attached.map_err(|error| OperationError::new(Step::Attach(id.clone()), Box::new(error)))?;
+        for disk in planned {
+            let attaching = |cause: Cause| OperationError::new(Step::Attach(id.clone()), cause);
+            let request = disk.request().map_err(|_| attaching(Cause::Open(OpenError::NoDisk)))?;
+            let attached = self.devices.attach(&request, id, budget).await;
+            let attached = attached.map_err(|error| attaching(Box::new(error).into()))?;
             let device = attached.device.clone();
             // Before the call: when it times out, the disk may be plugged all the same.
             undo.push(Held::Device(DeviceUse::Used(attached.handle)));
@@ -175,38 +180,81 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 plugged.push(DiskPlug { id: device, location });
                 continue;
             }
-            let layers = || disk.layers().iter().map(|layer| layer.name().clone()).collect();
             let failed = |cause: Cause| {
-                OperationError::new(Step::Plug { device: device.clone(), layers: layers() }, cause)
+                OperationError::new(Step::Plug { device: device.clone(), layers: disk.paths() }, cause)
             };
-            let serial = device.as_str().parse().expect("short and plain");
-            match self.machine.plug(&disk.spec(device.clone(), Some(serial)), budget.deadline()).await {
+            match self.plug_one(disk, images, &device, budget).await {
                 Ok(location) => {
                     let known = self.devices.plugged(&device, location.clone());
                     known.map_err(|error| failed(Box::new(error).into()))?;
                     plugged.push(DiskPlug { id: device, location });
                 }
-                Err(error @ PlugError::Unknown { .. }) => return Err(failed(error.into())),
+                Err(cause @ Cause::Plug(PlugError::Unknown { .. })) => return Err(failed(cause)),
                 // Nothing of it is in the machine.
-                Err(error) => {
+                Err(cause) => {
                     if let Some(Held::Device(DeviceUse::Used(handle))) = undo.pop() {
                         self.devices.plug_failed(handle);
                     }
-                    return Err(failed(error.into()));
+                    return Err(failed(cause));
                 }
             }
         }
         Ok(plugged)
     }
+
+    async fn plug_one(
+        &self,
+        disk: &DiskPlan,
+        images: &OpenImages,
+        device: &DeviceId,
+        budget: Budget,
+    ) -> Result<GuestLocation, Cause> {
+        let serial = device.as_str().parse().expect("short and plain");
+        let spec = images.device(disk, device.clone(), Some(serial))?;
+        Ok(self.machine.plug(&spec, budget.deadline()).await?)
+    }
+
+    /// Shares and copies what the plan has for it.
+    async fn share(&self, plan: &StoragePlan, undo: &mut Undo, budget: Budget) -> Result<(), OperationError> {
+        for share in &plan.shares {
+            // Before the bind: a part of it may be there when it fails.
+            undo.push(Held::Share(share.name.clone()));
+            self.shares.bind(&*self.machine, share, budget.deadline()).await?;
+        }
+        for planned in &plan.copies {
+            let failed = |error: CopyFailed| OperationError::new(Step::Copy(planned.source.clone()), error);
+            copy(&*self.agent, planned, budget.deadline()).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the plan is for this container, and everything in it can be done.
+fn check(id: &ContainerId, plan: &StoragePlan) -> Result<(), Cause> {
+    if plan.container != *id {
+        return Err(Cause::OtherContainer(plan.container.clone()));
+    }
+    if !plan.images.is_empty() {
+        return Err(Cause::NotYet("an image that is yet to be made"));
+    }
+    if !plan.services.is_empty() {
+        return Err(Cause::NotYet("nydusd"));
+    }
+    if plan.copies.iter().any(|copy| copy.watched) {
+        return Err(Cause::NotYet("copies that follow their source"));
+    }
+    Ok(())
 }
 
 /// The container as it is written down before anything is done for it.
 fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
+    let disks = spec.storage.plan.disks.iter().filter(|disk| disk.holds_layers());
     ContainerRecord {
         id: id.clone(),
         phase: Phase::Creating,
         oci: spec.oci.clone(),
-        layers: spec.layers.iter().map(|layer| layer.name().clone()).collect(),
+        layers: disks.flat_map(DiskPlan::paths).collect(),
+        shares: spec.storage.plan.shares.iter().map(|share| share.name.clone()).collect(),
         resources: resources_of(spec),
         exit: None,
         processes: BTreeMap::new(),
@@ -217,19 +265,6 @@ fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
 fn resources_of(spec: &ContainerSpec) -> LinuxResources {
     let linux = spec.oci.linux().as_ref();
     linux.and_then(|linux| linux.resources().clone()).unwrap_or_default()
-}
-
-/// Which disks carry the layers, and what each is on the host.
-fn plan(id: &ContainerId, spec: &ContainerSpec) -> Result<(LayersPlan, Vec<DeviceRequest>), Cause> {
-    let with = |packing| -> Result<_, Cause> {
-        let plan = plan_layers(id, spec.layers.clone(), packing)?;
-        let requests = plan.disks.iter().map(PlannedDisk::request).collect::<Result<Vec<_>, _>>()?;
-        Ok((plan, requests))
-    };
-    let (plan, requests) = with(Packing::for_layers(spec.layers.len()))?;
-    let is_twice = |(n, request): (usize, &DeviceRequest)| requests[..n].contains(request);
-    // A disk is mounted once for each container; partitions with the same content are told apart.
-    if requests.iter().enumerate().any(is_twice) { with(Packing::Partitions) } else { Ok((plan, requests)) }
 }
 
 /// Whether the guest has said, or was never told, so that it has no such container and will have none.

@@ -18,12 +18,16 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         let (guest, running) = (self.guest.clone(), self.machine_exit.is_none());
         self.spawn(async move {
             let ended = guest.end(running).await;
-            move |owner: &mut Self| owner.sandbox_stopped(ended)
+            let left = match &ended {
+                Ok(_) => guest.shares.end(guest.timing.undo().deadline()).await,
+                // The guest may still use it.
+                Err(_) => Vec::new(),
+            };
+            move |owner: &mut Self| owner.sandbox_stopped(ended, left)
         });
     }
 
-    fn sandbox_stopped(&mut self, ended: Result<MachineExit, StopError>) {
-        let mut left = Vec::new();
+    fn sandbox_stopped(&mut self, ended: Result<MachineExit, StopError>, mut left: Vec<Leftover>) {
         match ended {
             Ok(exit) => self.machine_ended(exit),
             Err(error) => left.push(Leftover { step: Step::StopMachine, cause: error.into() }),
@@ -70,7 +74,13 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     /// Nobody has a handle any more.
     pub(super) async fn abandon(self) {
-        let mut left = end(&*self.guest.machine, self.dir, &self.guest.timing).await;
+        let stopped = self.guest.machine.stop(self.guest.timing.undo().deadline()).await;
+        // The shared directory goes before the sandbox's own, in which it is.
+        let mut left = match stopped {
+            Ok(_) => self.guest.shares.end(self.guest.timing.undo().deadline()).await,
+            Err(_) => Vec::new(),
+        };
+        left.extend(end(&*self.guest.machine, self.dir, &self.guest.timing).await);
         if left.is_empty()
             && let Err(error) = self.guest.ledger.remove()
         {
@@ -85,6 +95,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     pub(super) async fn leave(mut self) {
         self.work.shutdown().await;
         self.guest.machine.let_go();
+        self.guest.shares.let_go();
         self.dir.let_go();
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) oci: Spec,
     /// The images of its layers, the top one first.
     pub(crate) layers: Vec<HostPath>,
+    /// Its names in the shared directory.
+    pub(crate) shares: Vec<String>,
     /// Its limits as they are now.
     pub(crate) resources: LinuxResources,
     /// How its own process ended, if it has.

@@ -10,7 +10,8 @@ use crate::devices::DeviceUse;
 use crate::error::Cause;
 use crate::guest::Guest;
 use crate::owner::Record;
-use crate::record::{ContainerRecord, ExitRecord, Phase};
+use crate::record::{ContainerRecord, ExitRecord, Phase, SandboxRecord};
+use crate::storage::{LeftShares, Shares};
 use crate::timing::Budget;
 use crate::undo::{Held, Undo, remove};
 
@@ -23,13 +24,21 @@ enum Found {
 }
 
 impl<M: Machine, A: Agent> Guest<M, A> {
+    /// Goes on with the shared directory, if there is one.
+    pub(crate) async fn resume_shares(&self, record: &SandboxRecord) {
+        // What cannot be asked is as recorded.
+        let plugged = self.machine.plugged(self.timing.request()).await;
+        let is_plugged = plugged.map_or(true, |plugged| plugged.contains(&Shares::device()));
+        self.shares.resume(LeftShares::of(record), is_plugged, self.timing.request()).await;
+    }
+
     /// Brings machine, guest and record in line, and gives the containers that there are.
     pub(crate) async fn reconcile(&self, recorded: Vec<ContainerRecord>) -> BTreeMap<ContainerId, Record> {
         let mut containers = BTreeMap::new();
         let mut gone = Vec::new();
         for mut container in recorded {
             if container.phase == Phase::Creating {
-                self.forget(&container.id).await;
+                self.forget(&container.id, &container.shares).await;
                 gone.push(container.id);
                 continue;
             }
@@ -44,6 +53,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             }
             for handle in self.devices.handles(&container.id) {
                 held.push(Held::Device(DeviceUse::Used(handle)));
+            }
+            for name in &container.shares {
+                held.push(Held::Share(name.clone()));
             }
             held.push(Held::GuestContainer { id: container.id.clone(), certain: true });
             containers.insert(container.id.clone(), Record::recovered(container, held));
@@ -64,10 +76,15 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     }
 
     /// Removes a container that nobody was told of.
-    async fn forget(&self, id: &ContainerId) {
+    async fn forget(&self, id: &ContainerId, shares: &[String]) {
         let removed = remove(self, id, self.timing.request()).await;
         if let Err(cause) = removed {
             tracing::warn!(container = %id, %cause, "a container that was being created may be in the guest");
+        }
+        for name in shares {
+            if let Err(cause) = self.shares.unbind(name).await {
+                tracing::warn!(container = %id, %cause, "something stays in the shared directory");
+            }
         }
         for handle in self.devices.handles(id) {
             let released =
@@ -115,8 +132,10 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             Err(error) => return tracing::warn!(%error, "the machine's devices were not compared"),
         };
         self.devices.forget_all_but(&plugged);
-        let unknown: Vec<DeviceId> =
-            plugged.into_iter().filter(|device| !self.devices.is_used(device)).collect();
+        let is_used = |device: &DeviceId| {
+            self.devices.is_used(device) || (self.shares.is_served() && *device == Shares::device())
+        };
+        let unknown: Vec<DeviceId> = plugged.into_iter().filter(|device| !is_used(device)).collect();
         for device in unknown {
             if let Err(error) = self.machine.unplug(&device, self.timing.request()).await {
                 tracing::warn!(%device, %error, "a device that nobody uses stays plugged");

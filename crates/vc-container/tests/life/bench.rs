@@ -1,11 +1,12 @@
 //! A sandbox on the fakes, and a look at what is left of it.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::{Process, ProcessBuilder, Spec, SpecBuilder};
 use vc_agent::fake::{FakeAgent, FakeConnector, Program};
-use vc_container::{Container, ContainerSpec, OperationError, Sandbox, SandboxSpec};
+use vc_container::{Container, ContainerSpec, ContainerStorage, OperationError, Sandbox, SandboxSpec};
 use vc_hypervisor::MachineSpec;
 use vc_hypervisor::fake::FakeHypervisor;
-use vc_storage::Layer;
 use vc_tests::Layers;
 use vc_types::{ContainerId, DeviceId, HostPath, SandboxId};
 
@@ -13,7 +14,7 @@ pub(crate) struct Bench {
     pub(crate) hypervisor: FakeHypervisor,
     pub(crate) agent: FakeAgent,
     pub(crate) spec: SandboxSpec,
-    layers: Vec<Layer>,
+    layers: Vec<PathBuf>,
     // Holds the images and the sandbox's directory.
     files: Layers,
 }
@@ -22,7 +23,7 @@ impl Bench {
     pub(crate) fn new(hypervisor: FakeHypervisor, agent: FakeAgent) -> Self {
         let agent = agent.program("missing", Program::Missing);
         let files = Layers::new();
-        let layers = ["top", "base"].map(|name| Layer::open(files.layer(name, |_| {})).unwrap());
+        let layers = ["top", "base"].map(|name| files.layer(name, |_| {}));
         let path = |name| HostPath::new(files.path().join(name)).unwrap();
         let machine = MachineSpec::new("box".parse().unwrap(), path("vmlinux"), path("initrd"), path("run"));
         let spec = SandboxSpec::new(machine);
@@ -39,7 +40,7 @@ impl Bench {
     }
 
     pub(crate) async fn container(&self, sandbox: &Sandbox, name: &str) -> Result<Container, OperationError> {
-        let spec = ContainerSpec { oci: command(name), layers: self.layers.clone() };
+        let spec = container_spec(name, command(name), &self.layers);
         sandbox.create_container(id(name), spec).await
     }
 
@@ -49,8 +50,8 @@ impl Bench {
         sandbox: &Sandbox,
         name: &str,
     ) -> Result<Container, OperationError> {
-        let layer = Layer::open(self.files.layer(name, |_| {})).unwrap();
-        sandbox.create_container(id(name), ContainerSpec { oci: command(name), layers: vec![layer] }).await
+        let layer = self.files.layer(name, |_| {});
+        sandbox.create_container(id(name), container_spec(name, command(name), &[layer])).await
     }
 
     /// A container whose command is not there, so that its creation fails in the guest.
@@ -59,7 +60,7 @@ impl Bench {
         sandbox: &Sandbox,
         name: &str,
     ) -> Result<Container, OperationError> {
-        let spec = ContainerSpec { oci: command("missing"), layers: self.layers.clone() };
+        let spec = container_spec(name, command("missing"), &self.layers);
         sandbox.create_container(id(name), spec).await
     }
 
@@ -99,4 +100,10 @@ pub(crate) fn process(name: &str) -> Process {
 pub(crate) fn command(name: &str) -> Spec {
     let process = process(name);
     SpecBuilder::default().process(process).build().unwrap()
+}
+
+/// A container whose root is these layers.
+fn container_spec(name: &str, oci: Spec, layers: &[PathBuf]) -> ContainerSpec {
+    let storage = ContainerStorage::of_layers(id(name), layers, &oci).unwrap();
+    ContainerSpec { oci, storage }
 }

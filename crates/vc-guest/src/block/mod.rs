@@ -91,13 +91,23 @@ pub async fn wait_for_block(
 
 /// Finds the nodes of block devices that are there.
 ///
-/// The disk that was found last is not looked for again: the layers of a container are often partitions of
-/// one, and a look into the tree of devices costs a millisecond under emulation. So it is for one request,
-/// not to be kept.
+/// The disk that was found last is not looked for, nor opened, again: the layers of a container are often
+/// partitions of one, and a look into the tree of devices costs a millisecond under emulation. So it is for
+/// one request, not to be kept.
 #[derive(Debug)]
 pub(crate) struct Disks<'a> {
     root: &'a Path,
-    last: Option<(BlockAddress, PathBuf)>,
+    last: Option<Disk>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    address: BlockAddress,
+    /// Its directory in sysfs.
+    directory: PathBuf,
+    /// Whether it, or a partition of it, was opened: the kernel lets nobody in before it has read the partition
+    /// table and made all the nodes (`bdev_disk_changed` in Linux's block/partitions/core.c holds `open_mutex`).
+    is_read: bool,
 }
 
 impl<'a> Disks<'a> {
@@ -108,31 +118,41 @@ impl<'a> Disks<'a> {
 
     /// Whether the disk at `address` was the one that was found last.
     pub(crate) fn knows(&self, address: &BlockAddress) -> bool {
-        self.last.as_ref().is_some_and(|(known, _)| known == address)
+        self.last.as_ref().is_some_and(|disk| disk.address == *address)
     }
 
     /// The device node of `source`, which opens. Waits while the kernel reads the disk's partition table.
     pub(crate) fn node(&mut self, source: &BlockSource) -> Result<PathBuf, BlockError> {
         let device = self.device(source)?;
-        let node = node(self.root, &device).filter(|node| opens(node));
-        node.ok_or_else(|| BlockError::NotReady { source_name: source.clone(), device })
+        let node = node(self.root, &device);
+        if self.last.as_ref().is_some_and(|disk| disk.is_read) {
+            return node.filter(|node| node.exists()).ok_or_else(|| BlockError::Absent(source.clone()));
+        }
+        let node = node.filter(|node| opens(node));
+        let node = node.ok_or_else(|| BlockError::NotReady { source_name: source.clone(), device })?;
+        self.last.iter_mut().for_each(|disk| disk.is_read = true);
+        Ok(node)
     }
 
     /// The directory in sysfs of the disk, or of its partition.
     fn device(&mut self, source: &BlockSource) -> Result<PathBuf, BlockError> {
         let disk = self.disk(&source.address);
         let device = disk.and_then(|disk| match source.partition {
-            Some(number) => partition(disk, number),
-            None => Some(disk.to_owned()),
+            Some(number) => {
+                let directory = partition(&disk.directory, number)?;
+                (disk.is_read || directory.join("partition").exists()).then_some(directory)
+            }
+            None => Some(disk.directory.clone()),
         });
         device.ok_or_else(|| BlockError::Absent(source.clone()))
     }
 
-    fn disk(&mut self, address: &BlockAddress) -> Option<&Path> {
+    fn disk(&mut self, address: &BlockAddress) -> Option<&Disk> {
         if !self.knows(address) {
-            self.last = Some((address.clone(), address.find(self.root)?));
+            let directory = address.find(self.root)?;
+            self.last = Some(Disk { address: address.clone(), directory, is_read: false });
         }
-        self.last.as_ref().map(|(_, disk)| &**disk)
+        self.last.as_ref()
     }
 }
 
@@ -141,8 +161,7 @@ impl<'a> Disks<'a> {
 fn partition(disk: &Path, number: NonZeroU32) -> Option<PathBuf> {
     let name = disk.file_name()?.to_str()?;
     let separator = if name.ends_with(|letter: char| letter.is_ascii_digit()) { "p" } else { "" };
-    let directory = disk.join(format!("{name}{separator}{number}"));
-    directory.join("partition").exists().then_some(directory)
+    Some(disk.join(format!("{name}{separator}{number}")))
 }
 
 /// The device's node below `dev`. It is called as the device is, where sysfs has `!` for the slash of a subdirectory.
@@ -274,11 +293,14 @@ mod tests {
         }
         let mut found = Disks::below(root.path());
         for (path, _, _, want) in disks {
-            for (number, want) in [(2, Some(want)), (1, None), (3, None)] {
+            for (number, want) in [(1, None), (3, None), (2, Some(want)), (1, None)] {
                 let source = BlockSource { partition: NonZeroU32::new(number), ..disk(path) };
                 let want = want.map(|name| root.path().join("dev").join(name));
                 assert_eq!(found.node(&source).ok(), want, "{source}");
             }
+            // What the disk does not have once its table was read is not waited for as if it were coming.
+            let absent = BlockSource { partition: NonZeroU32::new(1), ..disk(path) };
+            assert!(matches!(found.node(&absent), Err(BlockError::Absent(_))));
             assert!(found.knows(&disk(path).address));
         }
     }

@@ -35,15 +35,17 @@ enum Step {
 impl Made {
     /// Makes `directory` and its missing parents.
     pub(super) fn directory(&mut self, directory: &Path) -> Result<(), StorageError> {
-        if directory.is_dir() {
-            return Ok(());
-        }
-        if let Some(parent) = directory.parent() {
-            self.directory(parent)?;
-        }
-        match create_dir(directory) {
+        let made = match create_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let parent = directory.parent().ok_or_else(|| StorageError::Make(directory.into(), error))?;
+                self.directory(parent)?;
+                create_dir(directory)
+            }
+            made => made,
+        };
+        match made {
             Ok(()) => self.0.push(Step::Directory(directory.into())),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(_) if directory.is_dir() => {}
             Err(error) => return Err(StorageError::Make(directory.into(), error)),
         }
         Ok(())

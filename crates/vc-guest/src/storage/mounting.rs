@@ -171,6 +171,10 @@ impl Mounting<'_> {
                 tracing::info!(?source, "too large to be watched; bound instead");
                 return self.bind(source, spec, made);
             }
+            Err(CopyError::Changed) => {
+                let (path, source) = (source.into(), std::io::ErrorKind::ResourceBusy.into());
+                return Err(StorageError::Contents { step: "copy", path, source });
+            }
             Err(CopyError::Entry(path, source)) => {
                 return Err(StorageError::Contents { step: "copy", path, source });
             }

@@ -3,6 +3,10 @@
 //! A share of the host tells nobody in the guest of a change. So a small directory is copied to memory,
 //! and copied again when it has changed: whoever watches the copy with inotify(7) is told. It can only be
 //! polled, for the same reason.
+//!
+//! A change is copied once two looks in a row have found the same: the first may have met it half done, and the
+//! guest remembers sizes and times of a share for a second, which is less than there is between two looks. Links
+//! come last, as in the source: whoever is told of a new `..data` of a config map finds all that it leads to.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, Metadata, Permissions};
@@ -15,6 +19,9 @@ use std::time::Duration;
 /// How often the source is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often the first copy is tried.
+const START_ATTEMPTS: usize = 3;
+
 /// What is larger is not copied: files, directories and links.
 const MAX_ENTRIES: usize = 16;
 
@@ -26,6 +33,8 @@ const MAX_SIZE: u64 = 1 << 20;
 pub(super) enum CopyError {
     #[error("it has more than {MAX_ENTRIES} entries or {MAX_SIZE} bytes")]
     TooLarge,
+    #[error("it changed while it was copied")]
+    Changed,
     #[error("cannot copy {0:?}")]
     Entry(PathBuf, #[source] std::io::Error),
 }
@@ -40,8 +49,8 @@ pub(super) struct Watch {
 impl Watch {
     /// Copies `source`, a file or a directory, to `target`, which must not be there.
     pub(super) fn start(source: &Path, target: &Path) -> Result<Self, CopyError> {
-        let mut copy = Copy { source: source.into(), target: target.into(), known: BTreeMap::new() };
-        copy.update()?;
+        let mut copy = Copy::new(source, target);
+        copy.start()?;
         let copy = Arc::new(Mutex::new(Some(copy)));
         let task = tokio::spawn(follow(Arc::clone(&copy)));
         Ok(Self { copy, task: Some(task.abort_handle()) })
@@ -65,7 +74,7 @@ async fn follow(copy: Arc<Mutex<Option<Copy>>>) {
         let copy = Arc::clone(&copy);
         let updated = tokio::task::spawn_blocking(move || {
             let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
-            copy.as_mut().map(|copy| (copy.update(), copy.source.clone()))
+            copy.as_mut().map(|copy| (copy.look(), copy.source.clone()))
         });
         match updated.await {
             Ok(Some((Ok(()), _))) => {}
@@ -104,40 +113,91 @@ impl Stamp {
             modified: if counts { (entry.mtime(), entry.mtime_nsec()) } else { (0, 0) },
         }
     }
+
+    fn is_link(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFLNK
+    }
 }
 
 #[derive(Debug)]
 struct Copy {
     source: PathBuf,
     target: PathBuf,
-    /// By path below the source; parents come before what is in them.
-    known: BTreeMap<PathBuf, Stamp>,
+    /// What the copy has.
+    known: Entries,
+    /// What the last look found, if that is not copied yet.
+    seen: Option<Entries>,
 }
 
+/// By path below the source; parents come before what is in them.
+type Entries = BTreeMap<PathBuf, Stamp>;
+
 impl Copy {
-    /// Copies what has changed and removes what has gone.
-    fn update(&mut self) -> Result<(), CopyError> {
-        let found = scan(&self.source)?;
-        let changed = |(path, stamp): &(&PathBuf, &Stamp)| self.known.get(*path) != Some(stamp);
-        // Links last: `..data` of a config map then never points to what is not there yet.
-        let is_link = |stamp: &Stamp| stamp.mode & libc::S_IFMT == libc::S_IFLNK;
-        let (links, others): (Vec<_>, Vec<_>) =
-            found.iter().filter(changed).partition(|(_, stamp)| is_link(stamp));
-        for (path, stamp) in others.into_iter().chain(links) {
-            let before = self.known.get(path);
-            let (from, to) = (join(&self.source, path), join(&self.target, path));
-            let failed = |error| CopyError::Entry(from.clone(), error);
-            if before.is_some_and(|before| (before.mode ^ stamp.mode) & libc::S_IFMT != 0) {
-                remove(&to).map_err(failed)?;
+    fn new(source: &Path, target: &Path) -> Self {
+        Self { source: source.into(), target: target.into(), known: Entries::new(), seen: None }
+    }
+
+    /// Copies everything at once; tried again when it changes meanwhile.
+    fn start(&mut self) -> Result<(), CopyError> {
+        for _ in 1..START_ATTEMPTS {
+            match self.update(scan(&self.source)?) {
+                Err(CopyError::Changed) => {}
+                result => return result,
             }
-            copy(&look(&self.source, path)?, &from, &to).map_err(failed)?;
+        }
+        self.update(scan(&self.source)?)
+    }
+
+    /// Copies what has changed, if the look before found the same.
+    fn look(&mut self) -> Result<(), CopyError> {
+        let found = scan(&self.source)?;
+        if found == self.known {
+            self.seen = None;
+        } else if self.seen.as_ref() == Some(&found) {
+            self.update(found)?;
+        } else {
+            self.seen = Some(found);
+        }
+        Ok(())
+    }
+
+    /// Copies what differs from `found`, and removes what is not in there.
+    fn update(&mut self, found: Entries) -> Result<(), CopyError> {
+        let changed = |(path, stamp): &(&PathBuf, &Stamp)| self.known.get(*path) != Some(stamp);
+        let (links, others): (Vec<_>, Vec<_>) =
+            found.iter().filter(changed).partition(|(_, stamp)| stamp.is_link());
+        for (path, stamp) in others {
+            let (from, to) = self.make_room(path, stamp)?;
+            copy(&look(&self.source, path)?, &from, &to).map_err(|error| CopyError::Entry(from, error))?;
+        }
+        let mut new_links = Vec::new();
+        for (path, stamp) in links {
+            let (from, to) = self.make_room(path, stamp)?;
+            let leads_to = std::fs::read_link(&from).map_err(|error| CopyError::Entry(from, error))?;
+            new_links.push((leads_to, stamp.owner, to));
+        }
+        // All that the links lead to is as it was when they were.
+        if scan(&self.source)? != found {
+            return Err(CopyError::Changed);
+        }
+        for (leads_to, owner, to) in new_links {
+            put_link(&leads_to, owner, &to).map_err(|error| CopyError::Entry(to, error))?;
         }
         for path in self.known.keys().rev().filter(|path| !found.contains_key(*path)) {
             let gone = join(&self.target, path);
             remove(&gone).map_err(|error| CopyError::Entry(gone, error))?;
         }
-        self.known = found;
+        (self.known, self.seen) = (found, None);
         Ok(())
+    }
+
+    /// An entry in the source and in the copy. What is of another kind there goes first.
+    fn make_room(&self, path: &Path, stamp: &Stamp) -> Result<(PathBuf, PathBuf), CopyError> {
+        let (from, to) = (join(&self.source, path), join(&self.target, path));
+        if self.known.get(path).is_some_and(|before| (before.mode ^ stamp.mode) & libc::S_IFMT != 0) {
+            remove(&to).map_err(|error| CopyError::Entry(from.clone(), error))?;
+        }
+        Ok((from, to))
     }
 }
 
@@ -147,8 +207,8 @@ fn join(directory: &Path, below: &Path) -> PathBuf {
 }
 
 /// Everything at and below `source`; links are not followed.
-fn scan(source: &Path) -> Result<BTreeMap<PathBuf, Stamp>, CopyError> {
-    let mut found = BTreeMap::new();
+fn scan(source: &Path) -> Result<Entries, CopyError> {
+    let mut found = Entries::new();
     let mut size = 0;
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
@@ -178,15 +238,8 @@ fn look(source: &Path, path: &Path) -> Result<Metadata, CopyError> {
     entry.map_err(|error| CopyError::Entry(full, error))
 }
 
-/// Makes or renews one entry. A file is written in place, so that whoever watches it is told.
+/// Makes or renews one entry that is no link. A file is written in place, so that whoever watches it is told.
 fn copy(entry: &Metadata, from: &Path, to: &Path) -> std::io::Result<()> {
-    if entry.is_symlink() {
-        // Renamed over the old one, so that there is a link at every moment.
-        let new = to.with_file_name(".vc-new-link");
-        symlink(std::fs::read_link(from)?, &new)?;
-        lchown(&new, Some(entry.uid()), Some(entry.gid()))?;
-        return std::fs::rename(&new, to);
-    }
     if entry.is_dir() {
         match DirBuilder::new().create(to) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
@@ -200,6 +253,16 @@ fn copy(entry: &Metadata, from: &Path, to: &Path) -> std::io::Result<()> {
     }
     lchown(to, Some(entry.uid()), Some(entry.gid()))?;
     std::fs::set_permissions(to, Permissions::from_mode(entry.mode() & 0o7777))
+}
+
+/// Renamed over the old one, so that there is a link at every moment.
+fn put_link(leads_to: &Path, (uid, gid): (u32, u32), to: &Path) -> std::io::Result<()> {
+    let new = to.with_file_name(".vc-new-link");
+    // One that was left when a rename failed.
+    remove(&new)?;
+    symlink(leads_to, &new)?;
+    lchown(&new, Some(uid), Some(gid))?;
+    std::fs::rename(&new, to)
 }
 
 fn remove(target: &Path) -> std::io::Result<()> {
@@ -218,21 +281,65 @@ mod tests {
     use std::fs::{create_dir, read_link, read_to_string, rename, write};
 
     fn copied(source: &Path, target: &Path) -> Copy {
-        let mut copy = Copy { source: source.into(), target: target.into(), known: BTreeMap::new() };
-        copy.update().unwrap();
+        let mut copy = Copy::new(source, target);
+        copy.start().unwrap();
         copy
     }
 
-    /// As the kubelet writes a config map, and replaces it.
-    #[test]
-    fn a_copy_follows_its_source() {
-        let root = tempfile::tempdir().unwrap();
-        let (source, target) = (root.path().join("source"), root.path().join("target"));
+    /// What is copied when nothing changes any more.
+    fn settled(copy: &mut Copy) {
+        copy.look().unwrap();
+        copy.look().unwrap();
+    }
+
+    /// As the kubelet writes a config map.
+    fn config_map(root: &Path) -> (PathBuf, PathBuf) {
+        let (source, target) = (root.join("source"), root.join("target"));
         create_dir(&source).unwrap();
         create_dir(source.join("..1")).unwrap();
         write(source.join("..1/key"), "old").unwrap();
         symlink("..1", source.join("..data")).unwrap();
         symlink("..data/key", source.join("key")).unwrap();
+        (source, target)
+    }
+
+    #[test]
+    fn a_new_value_is_complete_before_any_link_leads_to_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target) = config_map(root.path());
+        let mut copy = copied(&source, &target);
+        let old = |target: &Path| {
+            assert_eq!(read_link(target.join("..data")).unwrap(), Path::new("..1"));
+            assert_eq!(read_to_string(target.join("key")).unwrap(), "old");
+        };
+        create_dir(source.join("..2")).unwrap();
+        write(source.join("..2/key"), "").unwrap();
+        // Met half done, and the link is there before the next look.
+        copy.look().unwrap();
+        write(source.join("..2/key"), "new").unwrap();
+        std::fs::remove_file(source.join("..data")).unwrap();
+        symlink("..2", source.join("..data")).unwrap();
+        copy.look().unwrap();
+        old(&target);
+        // What was looked at twice changes once more before it is copied.
+        let seen = scan(&source).unwrap();
+        std::fs::remove_file(source.join("..data")).unwrap();
+        symlink("..3", source.join("..data")).unwrap();
+        assert!(matches!(copy.update(seen), Err(CopyError::Changed)));
+        old(&target);
+        create_dir(source.join("..3")).unwrap();
+        write(source.join("..3/key"), "newer").unwrap();
+        settled(&mut copy);
+        assert_eq!(read_to_string(target.join("key")).unwrap(), "newer");
+        let names = std::fs::read_dir(&target).unwrap().count();
+        assert_eq!(names, 5, "..1, ..2, ..3, ..data, key, and nothing of the copying");
+    }
+
+    /// As the kubelet replaces one.
+    #[test]
+    fn a_copy_follows_its_source() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target) = config_map(root.path());
         let mut copy = copied(&source, &target);
         assert_eq!(read_to_string(target.join("key")).unwrap(), "old");
 
@@ -242,7 +349,7 @@ mod tests {
         symlink("..2", source.join("..tmp")).unwrap();
         rename(source.join("..tmp"), source.join("..data")).unwrap();
         std::fs::remove_dir_all(source.join("..1")).unwrap();
-        copy.update().unwrap();
+        settled(&mut copy);
         assert_eq!(read_to_string(target.join("key")).unwrap(), "new");
         assert_eq!(read_link(target.join("..data")).unwrap(), Path::new("..2"));
         assert_eq!(target.join("..2/key").metadata().unwrap().mode() & 0o7777, 0o640);
@@ -251,7 +358,7 @@ mod tests {
         // A file becomes a directory.
         std::fs::remove_dir_all(source.join("..2")).unwrap();
         write(source.join("..2"), "file").unwrap();
-        copy.update().unwrap();
+        settled(&mut copy);
         assert_eq!(read_to_string(target.join("..2")).unwrap(), "file");
     }
 
@@ -263,7 +370,7 @@ mod tests {
         let mut copy = copied(&source, &target);
         let inode = target.metadata().unwrap().ino();
         write(&source, "22").unwrap();
-        copy.update().unwrap();
+        settled(&mut copy);
         assert_eq!(read_to_string(&target).unwrap(), "22");
         assert_eq!(target.metadata().unwrap().ino(), inode);
     }
@@ -273,16 +380,16 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (source, target) = (root.path().join("source"), root.path().join("target"));
         create_dir(&source).unwrap();
-        let mut copy = Copy { source: source.clone(), target: target.clone(), known: BTreeMap::new() };
+        let mut copy = Copy::new(&source, &target);
         std::fs::File::create(source.join("large")).unwrap().set_len(MAX_SIZE + 1).unwrap();
-        assert!(matches!(copy.update(), Err(CopyError::TooLarge)));
+        assert!(matches!(copy.start(), Err(CopyError::TooLarge)));
         write(source.join("large"), "").unwrap();
         for n in 1..MAX_ENTRIES {
             write(source.join(n.to_string()), "").unwrap();
         }
         assert!(scan(&source).is_ok());
         write(source.join("one-more"), "").unwrap();
-        assert!(matches!(copy.update(), Err(CopyError::TooLarge)));
+        assert!(matches!(copy.start(), Err(CopyError::TooLarge)));
         assert!(!target.exists());
     }
 

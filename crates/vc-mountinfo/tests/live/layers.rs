@@ -111,6 +111,39 @@ fn overlays_of_120_layers_and_of_the_most_there_can_be_are_read_whole() {
     });
 }
 
+/// What this thread has read so far, in bytes (proc_pid_io(5)).
+fn bytes_read() -> usize {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// The seed reads the whole mount table once for each layer.
+#[test]
+fn l7_the_mount_table_is_not_read_for_each_layer() {
+    in_private_world(|world| {
+        let image = images::make(world, "i.erofs");
+        for n in 0..300 {
+            world.tmpfs(format!("m/other{n}"), &"x".repeat(100));
+        }
+        let layers: Vec<_> = (0..40).map(|n| world.path(format!("m/layer{n}"))).collect();
+        layers.iter().for_each(|at| mount_file(&image, at, None));
+        let at = world.dir("m/overlay");
+        let options: Vec<_> = layers.iter().map(|at| ("lowerdir+", &**at)).collect();
+        kernel::mount_by_fsconfig("overlay", &options, &at).unwrap();
+        let table = fs::read("/proc/thread-self/mountinfo").unwrap().len();
+        for way in ways() {
+            let before = bytes_read();
+            assert_eq!(LayerLookup::new().forced(way).of_overlay(&at, None).unwrap().len(), layers.len());
+            let read = bytes_read() - before;
+            assert!(
+                read < 5 * table,
+                "{way:?}: {read} bytes for {} layers, the table has {table}",
+                layers.len()
+            );
+        }
+    });
+}
+
 #[test]
 fn directories_for_data_only_are_told() {
     in_private_world(|world| {

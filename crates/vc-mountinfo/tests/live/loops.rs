@@ -111,7 +111,7 @@ fn a_file_renamed_all_the_time_is_never_taken_for_another() {
 }
 
 #[test]
-fn a_window_of_a_file_is_not_the_whole_file() {
+fn l5_a_window_of_a_file_is_not_the_whole_file() {
     in_private_world(|world| {
         let path = file(world, "f");
         let device = Loop::attach_part(&path, 4096, 8192);
@@ -124,7 +124,7 @@ fn a_window_of_a_file_is_not_the_whole_file() {
 }
 
 #[test]
-fn a_deleted_file_is_told_even_with_a_new_one_of_its_name() {
+fn l5_a_deleted_file_is_told_even_with_a_new_one_of_its_name() {
     in_private_world(|world| {
         let path = file(world, "f");
         let device = Loop::attach(&path);
@@ -149,7 +149,7 @@ fn a_file_truly_named_deleted_is_found() {
 }
 
 #[test]
-fn a_device_with_another_file_is_not_what_it_was() {
+fn l5_a_device_with_another_file_is_not_what_it_was() {
     in_private_world(|world| {
         let (first, second) = (file(world, "first"), file(world, "second"));
         let device = Loop::attach(&first);

@@ -50,7 +50,7 @@ fn move_mount(from: &Path, to: &Path) {
 }
 
 #[test]
-fn the_topmost_of_several_is_found() {
+fn l1_the_topmost_of_several_is_found() {
     in_private_world(|world| {
         let path = world.tmpfs("m/a", "first");
         world.tmpfs("m/a", "second");
@@ -133,7 +133,7 @@ const NAMES: [&[u8]; 9] = [
 ];
 
 #[test]
-fn names_may_have_any_bytes() {
+fn l2_names_may_have_any_bytes() {
     in_private_world(|world| {
         for name in NAMES {
             let name = std::ffi::OsStr::from_bytes(name);
@@ -179,7 +179,7 @@ fn read_only_mounts_and_filesystems_are_told() {
 }
 
 #[test]
-fn symlinks_are_followed_as_asked() {
+fn l3_symlinks_are_followed_as_asked() {
     in_private_world(|world| {
         world.tmpfs("m/real/a", "a");
         std::os::unix::fs::symlink("real", world.path("m/link")).unwrap();

@@ -93,7 +93,7 @@ fn swap_space_is_in_use() {
 }
 
 #[test]
-fn partitions_count_for_their_disk_and_have_their_own_window() {
+fn l5_partitions_count_for_their_disk_and_have_their_own_window() {
     in_private_world(|world| {
         let image = images::make(world, "i.erofs");
         let (start, length) = (1 << 20, 1 << 20);

@@ -1,7 +1,7 @@
 //! Disks of the plan: what is on each, and that the host does not use it.
 
 use serde::Serialize;
-use vc_device::{Access, DeviceRequest, DeviceSource};
+use vc_device::{Access, DeviceRequest, DeviceSource, NamedFile};
 use vc_types::HostPath;
 
 use super::Part;
@@ -40,9 +40,29 @@ impl DiskPlan {
         self.holds != DiskUse::Volume
     }
 
-    /// Where the host has the first of its images.
-    pub fn path(&self) -> Option<&HostPath> {
-        self.images.first().and_then(path_of)
+    /// Where the host has its images, in their order.
+    pub fn paths(&self) -> Vec<HostPath> {
+        self.images.iter().filter_map(path_of).cloned().collect()
+    }
+}
+
+impl DiskPlan {
+    /// What the disk is on the host, for a registry of devices: containers with the same layers share it.
+    ///
+    /// # Errors
+    /// What it is of, if that is no disk.
+    pub fn request(&self) -> Result<DeviceRequest, DeviceSource> {
+        let named = |image: &DeviceSource| match image {
+            DeviceSource::File { file, path } => Ok(NamedFile { file: *file, path: path.clone() }),
+            other => Err(other.clone()),
+        };
+        let source = match (self.holds, &*self.images) {
+            (DiskUse::Layer | DiskUse::Volume, [image]) => image.clone(),
+            (_, images) => {
+                DeviceSource::Partitioned { images: images.iter().map(named).collect::<Result<_, _>>()? }
+            }
+        };
+        Ok(DeviceRequest { source, access: self.access, node: None })
     }
 }
 
@@ -96,8 +116,8 @@ impl Disks {
     }
 
     pub(super) fn finish(self, policy: MountPolicy) -> Result<Vec<DiskPlan>, PlanError> {
-        match self.0.iter().find_map(DiskPlan::path) {
-            Some(path) if !policy.disks => Err(PlanError::NoDisks(path.clone())),
+        match self.0.first().and_then(|disk| disk.paths().into_iter().next()) {
+            Some(path) if !policy.disks => Err(PlanError::NoDisks(path)),
             _ => Ok(self.0),
         }
     }

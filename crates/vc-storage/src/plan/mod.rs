@@ -12,6 +12,7 @@ mod verity;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use vc_agent::StorageDriver;
 use vc_device::DeviceIdentity;
 use vc_types::{ContainerId, GuestPath, HostPath};
 
@@ -21,9 +22,13 @@ use crate::volume::{ContainerMount, MountPolicy};
 
 pub use disk::{DiskPlan, DiskUse};
 pub use error::{DiskRefusal, PlanError, PolicyError, Unsupported};
-pub use storage::{PlannedSource, PlannedStorage};
+pub use names::WATCHABLE;
+pub use storage::{DiskPlug, PlannedSource, PlannedStorage};
 
 use disk::Disks;
+
+/// The tag by which the guest mounts the shared directory. Kata's agent has the same.
+pub const SHARE_TAG: &str = "kataShared";
 
 /// What a container needs: its root, and its mounts.
 #[derive(Clone, Debug)]
@@ -190,6 +195,7 @@ pub fn plan(
     for (index, (mount, facts)) in request.mounts.iter().zip(&facts.mounts).enumerate() {
         mounts.push(planner.mount(index, mount, facts)?);
     }
+    planner.mount_share();
     let disks = planner.disks.finish(policy)?;
     let plan = StoragePlan {
         container: request.container.clone(),
@@ -241,6 +247,17 @@ impl<'a> Planner<'a> {
             shares: Vec::new(),
             copies: Vec::new(),
             storages: Vec::new(),
+        }
+    }
+}
+
+impl Planner<'_> {
+    /// The guest mounts the shared directory before what is in it; all containers have one mount of it.
+    fn mount_share(&mut self) {
+        if !self.shares.is_empty() {
+            let at = names::shared_directory();
+            let share = PlannedStorage::in_guest(StorageDriver::VirtioFs, SHARE_TAG, "virtiofs", at);
+            self.storages.push((storage::Order::Share, share));
         }
     }
 }

@@ -19,10 +19,10 @@ const EPHEMERAL: &str = "/run/kata-containers/sandbox/ephemeral";
 const LOCAL: &str = "/run/kata-containers/sandbox/local";
 
 /// Where the shared directory is mounted.
-pub(crate) const SHARED: &str = "/run/kata-containers/shared/containers";
+const SHARED: &str = "/run/kata-containers/shared/containers";
 
 /// The directory for the guest's copies of what is watched, in the shared one.
-pub(crate) const WATCHABLE: &str = "watchable";
+pub const WATCHABLE: &str = "watchable";
 
 pub(super) fn container(id: &ContainerId) -> GuestPath {
     below(CONTAINERS, id.as_str())
@@ -62,6 +62,10 @@ pub(super) fn local(name: &str) -> GuestPath {
 pub(super) fn share(id: &ContainerId, index: usize, destination: &str) -> String {
     let last = destination.rsplit('/').find(|name| !name.is_empty()).unwrap_or_default();
     format!("{id}-{index}-{}", plain(last))
+}
+
+pub(super) fn shared_directory() -> GuestPath {
+    GuestPath::new(SHARED).expect("an absolute path")
 }
 
 pub(super) fn shared(name: &str) -> GuestPath {

@@ -1,5 +1,7 @@
 //! The root file system: which disks and storages each kind of it becomes.
 
+use std::collections::BTreeSet;
+
 use vc_agent::StorageDriver;
 use vc_device::{
     Access, AccessFacts, DeviceRequest, DeviceSource, FileId, PathKind, decide_access, request_of_disk,
@@ -79,7 +81,7 @@ impl Planner<'_> {
         if facts.is_empty() {
             return Err(PlanError::NoLayers);
         }
-        let packing = Packing::for_layers(facts.len());
+        let packing = packing(facts);
         let id = &self.request.container;
         let mut storages = Vec::new();
         for facts in facts.chunks(packing.layers_of_a_disk()) {
@@ -303,6 +305,13 @@ impl Planner<'_> {
         self.storages.push((Order::Root, storage));
         Ok((rootfs, 0))
     }
+}
+
+/// How layers are put on disks. One layer twice is one disk, which the guest can only mount once for an overlay;
+/// partitions with the same content are told apart.
+fn packing(facts: &[LayerFacts]) -> Packing {
+    let identities: BTreeSet<_> = facts.iter().map(|layer| layer.image.identity()).collect();
+    if identities.len() < facts.len() { Packing::Partitions } else { Packing::for_layers(facts.len()) }
 }
 
 /// The disk that a root, or what is written of it, is on.

@@ -3,10 +3,9 @@
 use serde::{Serialize, Serializer};
 use vc_agent::{FsGroup, FsGroupPolicy, Storage, StorageDriver};
 use vc_device::GuestLocation;
-use vc_types::GuestPath;
+use vc_types::{DeviceId, GuestPath};
 
 use super::{PlanError, StoragePlan};
-use crate::DiskPlug;
 use crate::volume::FsGroupOf;
 
 /// Something that the agent is to mount.
@@ -51,6 +50,15 @@ pub enum PlannedSource {
     },
 }
 
+/// A disk of the plan, plugged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskPlug {
+    /// Its name.
+    pub id: DeviceId,
+    /// Where the guest finds it.
+    pub location: GuestLocation,
+}
+
 fn driver_name<S: Serializer>(driver: &StorageDriver, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(driver.name())
 }
@@ -58,6 +66,7 @@ fn driver_name<S: Serializer>(driver: &StorageDriver, serializer: S) -> Result<S
 /// In which order storages are mounted: what others stand on comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
+    Share,
     LayerVolume,
     Root,
     Watchable,

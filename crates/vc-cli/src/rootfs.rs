@@ -1,0 +1,73 @@
+//! The root file system that the command line names, and the storage of the container that goes with it.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use vc_container::{ContainerStorage, StorageError, storage_request};
+use vc_storage::{DirectVolumes, LayerSource, Layers, MountPolicy, Rootfs, Surroundings, Upper, rootfs_at};
+use vc_types::{ContainerId, HostPath};
+
+use crate::cli;
+use crate::failure::Failure;
+
+/// Looks at the host and plans; changes nothing.
+pub(crate) fn storage(
+    id: ContainerId,
+    rootfs: Rootfs,
+    spec: &Spec,
+    shared_fs: bool,
+    direct_volumes: &DirectVolumes,
+) -> Result<ContainerStorage, Failure> {
+    let request =
+        storage_request(id, rootfs, spec).map_err(|error| Failure::step("read the bundle", error))?;
+    let around = Surroundings { direct_volumes: Some(direct_volumes), ..Surroundings::default() };
+    let policy = policy(shared_fs, spec)?;
+    ContainerStorage::prepare(&request, policy, &around).map_err(|error| match error {
+        StorageError::Facts(error) => Failure::step("look at the host", error),
+        StorageError::Plan(error) => Failure::step("plan this container", error),
+        other => Failure::step("plan this container", other),
+    })
+}
+
+/// Whether directories can be shared with a machine. Binding and serving them needs root; without it they are copied.
+pub(crate) fn can_share() -> bool {
+    rustix::process::geteuid().is_root() && vc_share::find_virtiofsd().is_ok()
+}
+
+fn policy(shared_fs: bool, spec: &Spec) -> Result<MountPolicy, Failure> {
+    let annotations = spec.annotations().iter().flatten();
+    let policy = MountPolicy::new(shared_fs);
+    let policy = policy.with_annotations(annotations.map(|(name, value)| (name.as_str(), value.as_str())));
+    policy.map_err(|error| Failure::step("read the annotations", error))
+}
+
+/// The root that the command line names, or else the bundle's.
+pub(crate) fn of_options(options: &cli::Rootfs, spec: &Spec) -> Result<Rootfs, Failure> {
+    if !options.layers.is_empty() {
+        let image = |path: &PathBuf| {
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let image = HostPath::new(absolute)?;
+            Ok(LayerSource::Image { image, devices: Vec::new(), verity: None })
+        };
+        let layers = options.layers.iter().map(image).collect::<Result<_, vc_types::InvalidPath>>();
+        let layers = layers.map_err(|error| Failure::step("use the layers", error))?;
+        return Ok(Rootfs::Layers(Layers {
+            layers,
+            upper: Upper::Memory { unused: None },
+            options: Vec::new(),
+        }));
+    }
+    if !options.mounts.is_empty() {
+        let mounts: Vec<_> = options.mounts.iter().map(|mount| mount.0.clone()).collect();
+        return Rootfs::of_mounts(&mounts).map_err(|error| Failure::step("read the root file system", error));
+    }
+    let bundle = options.bundle.as_deref().unwrap_or(Path::new("."));
+    let root = spec.root().as_ref().map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
+    of_bundle(&bundle.join(root))
+}
+
+/// The root at this path of a bundle.
+pub(crate) fn of_bundle(root: &Path) -> Result<Rootfs, Failure> {
+    let step = || format!("use the bundle's root file system {}", root.display());
+    rootfs_at(root).map_err(|error| Failure::step(step(), error))
+}
