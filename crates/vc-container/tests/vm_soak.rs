@@ -97,6 +97,9 @@ async fn containers_in_a_row_leave_nothing() {
         if let Some(warm) = &warm {
             check(round, warm, &now);
         }
+        if round % (rounds / 10).max(1) == 0 {
+            println!("container {round}: {:?}, QEMU {:?}", now.held, now.qemu);
+        }
         if round == warm_rounds {
             warm = Some(now);
         } else {
