@@ -9,6 +9,7 @@ mod memory;
 mod plug;
 mod series;
 mod start;
+mod virtiofs;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ const WIRE: [&str; 3] = ["exec", "stdio", "rpc"];
 
 /// What can be measured.
 const SUBJECTS: &str =
-    "boot, start, memory, plug, layers, exec, stdio, rpc, mounts, plan; several may be named";
+    "boot, start, memory, plug, layers, exec, stdio, rpc, mounts, plan, virtiofs; several may be named";
 
 /// What the command line can choose.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ enum Subject {
     Mounts,
     /// The plan of many layers and mounts, without the look-ups.
     Plan,
+    /// A shared directory, next to the same server by hand.
+    Virtiofs,
 }
 
 impl Options {
@@ -96,6 +99,7 @@ impl Options {
             "layers" => Subject::Layers,
             "mounts" => Subject::Mounts,
             "plan" => Subject::Plan,
+            "virtiofs" => Subject::Virtiofs,
             _ if WIRE.contains(&name) => {
                 self.wire.push(name.to_owned());
                 Subject::Wire
@@ -132,6 +136,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // A workspace of its own, so that no crate here depends on the peers.
         Subject::Mounts => mounts(&workspace),
         Subject::Plan => plan(&workspace, options),
+        Subject::Virtiofs => virtiofs::run(&workspace, options),
     })
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn explain(options: &Explain) -> Result<(), Failure> {
     let id = "container".parse().expect("a plain name");
     let volumes = DirectVolumes::below(&options.direct_volumes);
     let root = rootfs::of_options(&options.rootfs, &spec)?;
-    let plan = rootfs::storage(id, root, &spec, !options.no_shared_fs, &volumes)?.plan;
+    let plan = rootfs::storage(id, root, &spec, !options.no_shared_fs, Some(&volumes))?.plan;
     let text = if options.json {
         serde_json::to_string_pretty(&plan).map_err(|error| Failure::step("write the plan", error))?
     } else {

@@ -16,17 +16,23 @@ pub(crate) fn storage(
     rootfs: Rootfs,
     spec: &Spec,
     shared_fs: bool,
-    direct_volumes: &DirectVolumes,
+    direct_volumes: Option<&DirectVolumes>,
 ) -> Result<ContainerStorage, Failure> {
     let request =
         storage_request(id, rootfs, spec).map_err(|error| Failure::step("read the bundle", error))?;
-    let around = Surroundings { direct_volumes: Some(direct_volumes), ..Surroundings::default() };
+    let around = Surroundings { direct_volumes, ..Surroundings::default() };
     let policy = policy(shared_fs, spec)?;
     ContainerStorage::prepare(&request, policy, &around).map_err(|error| match error {
         StorageError::Facts(error) => Failure::step("look at the host", error),
         StorageError::Plan(error) => Failure::step("plan this container", error),
         other => Failure::step("plan this container", other),
     })
+}
+
+/// What CSI drivers have left to the runtime. They work for root's, and their disks are root's to open; nobody else
+/// may even look.
+pub(crate) fn direct_volumes() -> Option<DirectVolumes> {
+    rustix::process::geteuid().is_root().then(DirectVolumes::default)
 }
 
 /// Whether directories can be shared with a machine. Binding and serving them needs root; without it they are copied.

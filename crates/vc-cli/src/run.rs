@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use vc_agent::Signal;
 use vc_agent::client::Connector;
 use vc_container::{Container, ContainerSpec, Sandbox};
-use vc_storage::DirectVolumes;
 use vc_types::{ContainerId, HostPath, SandboxId};
 
 use crate::cli::Run;
@@ -28,7 +27,8 @@ pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
     let name = random_name()?;
     let id: ContainerId = name.as_str().parse().expect("both kinds of id have the same rules");
     let root = rootfs::of_options(&options.rootfs, &oci)?;
-    let storage = rootfs::storage(id.clone(), root, &oci, rootfs::can_share(), &DirectVolumes::default())?;
+    let storage =
+        rootfs::storage(id.clone(), root, &oci, rootfs::can_share(), rootfs::direct_volumes().as_ref())?;
     let machine = MachinePlan::from_options(&options.machine)?;
     let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
     let qemu = machine.hypervisor();

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use vc_device::{
-    AttachError, Attached, DetachStep, Detached, DeviceRequest, DeviceSource, DeviceState, GuestLocation,
-    Handle, Lifetime, Registry, ReportError,
+    AttachError, Attached, DetachStep, Detached, DeviceIdentity, DeviceRequest, DeviceSource, DeviceState,
+    GuestLocation, Handle, Lifetime, Registry, ReportError,
 };
 use vc_hypervisor::{Machine, UnplugError};
 use vc_types::{ContainerId, Deadline, DeviceId};
@@ -51,6 +51,12 @@ impl Devices {
     /// The registry as it is now.
     pub(crate) fn snapshot(&self) -> Registry {
         self.registry().clone()
+    }
+
+    /// What of the host is in the machine, or on its way there.
+    pub(crate) fn identities(&self) -> Vec<DeviceIdentity> {
+        let registry = self.registry();
+        registry.devices().filter_map(|device| registry.source(device)).map(DeviceSource::identity).collect()
     }
 
     /// The uses of a container, for whoever lost them with the owner before.

@@ -15,7 +15,7 @@ use crate::annotations::InvalidAnnotation;
 use crate::guest_spec::SpecError;
 use crate::sizing::SizeError;
 use crate::state::{Refused, State};
-use crate::storage::CopyFailed;
+use crate::storage::{CopyFailed, ImageFailed};
 use crate::store::StoreError;
 
 /// A step of an operation.
@@ -41,6 +41,10 @@ pub enum Step {
         /// What it carries, the top layer first.
         layers: Vec<HostPath>,
     },
+    /// Make an image for the container to write to.
+    MakeImage(HostPath),
+    /// Remove an image that was made for nothing.
+    RemoveImage(HostPath),
     /// Make a device known as one that the container uses.
     Attach(ContainerId),
     /// Unplug a disk.
@@ -96,6 +100,8 @@ impl fmt::Display for Step {
                 [layer] => write!(f, "plug layer {layer} as {device}"),
                 layers => write!(f, "plug {} layers as {device}", layers.len()),
             },
+            Self::MakeImage(path) => write!(f, "make the image {path}"),
+            Self::RemoveImage(path) => write!(f, "remove the image {path}"),
             Self::Attach(id) => write!(f, "attach a device to container {id}"),
             Self::Unplug(device) => write!(f, "unplug {device}"),
             Self::ServeShares => f.write_str("share a directory with the guest"),
@@ -198,6 +204,9 @@ pub enum Cause {
     /// What served the shared directory has ended.
     #[error("{0}")]
     ServerGone(ServerEnd),
+    /// An image is not there, or does not go.
+    #[error(transparent)]
+    Image(#[from] ImageFailed),
     /// A file was not copied.
     #[error(transparent)]
     Copy(#[from] CopyFailed),

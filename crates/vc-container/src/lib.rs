@@ -46,6 +46,8 @@ pub use sandbox::{Sandbox, SandboxSpec};
 pub use sizing::{InvalidCpuSet, Size, SizeError};
 pub use state::{Ask, Op, Refused, State};
 pub use status::{ContainerStatus, SandboxStatus};
-pub use storage::{ContainerStorage, CopyFailed, InvalidPageSize, StorageError, storage_request};
+pub use storage::{
+    ContainerStorage, CopyFailed, ImageFailed, InvalidPageSize, StorageError, storage_request,
+};
 pub use store::StoreError;
 pub use timing::Timing;

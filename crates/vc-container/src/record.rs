@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use vc_device::Registry;
 use vc_types::{ContainerId, ProcessIdentity};
 
-pub(crate) use container::{ContainerRecord, ExitRecord, Phase};
+pub(crate) use container::{ContainerRecord, ExitRecord, FollowRecord, Phase};
 pub(crate) use machine::MachineRecord;
 
 /// The version that is written.
@@ -99,13 +99,15 @@ impl SandboxRecord {
     }
 }
 
-/// Version 1 knew nothing of shared directories, and sandboxes had none.
+/// Version 1 knew nothing of directories that are shared or copied, and containers had none.
 fn from_version_1(mut record: Map<String, Value>) -> Value {
     record.insert("version".into(), VERSION.into());
     record.insert("share_server".into(), Value::Null);
     let containers = record.get_mut("containers").and_then(Value::as_array_mut);
     for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
-        container.insert("shares".into(), Value::Array(Vec::new()));
+        for list in ["shares", "follows"] {
+            container.insert(list.into(), Value::Array(Vec::new()));
+        }
     }
     record.into()
 }

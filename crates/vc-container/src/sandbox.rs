@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
-use vc_agent::{Agent, Call, Connect, CreateSandbox, Guest as _};
+use vc_agent::{Agent, Call, Connect, CreateSandbox, Guest as _, VolumeStats};
+use vc_device::DeviceIdentity;
 use vc_hypervisor::{Hypervisor, Machine, MachineExit, MachineSpec, Statistics};
-use vc_types::{ContainerId, Deadline, HostPath, SandboxId};
+use vc_types::{ContainerId, Deadline, GuestPath, HostPath, SandboxId};
 
 use crate::container::{Container, ContainerSpec};
 use crate::devices::Devices;
@@ -63,6 +64,7 @@ pub struct Sandbox {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<SandboxStatus>,
     metrics: Metrics,
+    devices: Arc<Devices>,
 }
 
 impl Sandbox {
@@ -146,11 +148,11 @@ impl Sandbox {
     ) -> Self {
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (publisher, status) = watch::channel(SandboxStatus::default());
-        let metrics = guest.metrics.clone();
+        let (metrics, devices) = (guest.metrics.clone(), guest.devices.clone());
         let owner = Owner::new(guest, dir, containers, publisher);
         owner.publish();
         tokio::spawn(owner.run(receiver).instrument(tracing::info_span!("sandbox", %id)));
-        Self { requests, status, metrics }
+        Self { requests, status, metrics, devices }
     }
 
     /// Creates a container; its process waits for [`Container::start`].
@@ -192,6 +194,31 @@ impl Sandbox {
     /// [`OperationError`] when the machine has ended or does not answer.
     pub async fn stats(&self) -> Result<Statistics, OperationError> {
         self.ask(Step::InspectMachine, |reply| Request::MachineStats { reply }).await
+    }
+
+    /// How full a volume is, by where the guest has it ([`StoragePlan::volume`](vc_storage::StoragePlan::volume)). The
+    /// guest tells it: numbers to show, not to trust.
+    ///
+    /// # Errors
+    /// [`OperationError`] when there is none, or the guest does not answer.
+    pub async fn volume_stats(&self, volume: GuestPath) -> Result<VolumeStats, OperationError> {
+        let step = Step::Guest(Call::GetVolumeStats);
+        self.ask(step, |reply| Request::VolumeStats { volume, reply }).await
+    }
+
+    /// Lets the file system of a volume grow to `bytes`, once its disk has.
+    ///
+    /// # Errors
+    /// [`OperationError`] when there is none, it cannot grow, or the guest does not answer.
+    pub async fn resize_volume(&self, volume: GuestPath, bytes: u64) -> Result<(), OperationError> {
+        let step = Step::Guest(Call::ResizeVolume);
+        self.ask(step, |reply| Request::ResizeVolume { volume, bytes, reply }).await
+    }
+
+    /// What of the host the machine has plugged now, for a plan of another container of this sandbox
+    /// ([`Surroundings::held`](vc_storage::Surroundings::held)). Never waits.
+    pub fn held(&self) -> Vec<DeviceIdentity> {
+        self.devices.identities()
     }
 
     /// How often each kind of step was made so far, and how long it took. Never waits.

@@ -6,22 +6,27 @@
 
 use vc_agent::{Agent, AgentError, Call};
 use vc_hypervisor::Machine;
-use vc_types::{ContainerId, Deadline};
+use vc_types::{ContainerId, Deadline, HostPath};
 
 use crate::devices::DeviceUse;
 use crate::error::{Cause, Leftover, Step};
 use crate::guest::Guest;
+use crate::storage::{Following, blocking, remove_image};
 use crate::timing::Budget;
 
 /// One thing that is held, named by how it is released.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Held {
+    /// An image that was made for it; only until it is there, for then the image has what it writes.
+    Image(HostPath),
     /// Its part of the machine's size.
     Size(ContainerId),
     /// A device in the machine.
     Device(DeviceUse),
     /// A name in the shared directory.
     Share(String),
+    /// A copy that follows its source.
+    Follow(Following),
     /// The container in the guest.
     GuestContainer {
         /// Which.
@@ -58,8 +63,9 @@ impl Undo {
         self.0.is_empty()
     }
 
-    /// The guest has said that it has the container.
+    /// The guest has said that it has the container, which from now on may write to its images.
     pub(crate) fn confirm_container(&mut self) {
+        self.0.retain(|held| !matches!(held, Held::Image(_)));
         if let Some(Held::GuestContainer { certain, .. }) = self.0.last_mut() {
             *certain = true;
         }
@@ -85,6 +91,15 @@ impl Undo {
             let share = budget.share(steps);
             steps -= 1;
             let failed = match held {
+                Held::Image(image) => {
+                    let removed = image.clone();
+                    let removed = blocking(move || remove_image(&removed)).await;
+                    removed.err().map(|error| (Held::Image(image), error.into()))
+                }
+                Held::Follow(following) => {
+                    drop(following);
+                    None
+                }
                 Held::Size(id) => {
                     guest.sizing.release(&id);
                     None
@@ -125,6 +140,8 @@ impl Undo {
 impl Held {
     fn step(&self) -> Step {
         match self {
+            Self::Image(image) => Step::RemoveImage(image.clone()),
+            Self::Follow(following) => Step::Copy(following.source().clone()),
             Self::Size(_) => Step::ResizeMachine,
             Self::Device(device) => Step::Unplug(device.device().clone()),
             Self::Share(name) => Step::Unshare(name.clone()),

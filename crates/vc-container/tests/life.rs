@@ -18,5 +18,7 @@ mod model;
 mod recovery;
 #[path = "life/rules.rs"]
 mod rules;
+#[path = "life/storage.rs"]
+mod storage;
 #[path = "life/surface.rs"]
 mod surface;

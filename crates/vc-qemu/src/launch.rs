@@ -142,6 +142,10 @@ impl Prepared {
                 remedy: "install QEMU (Debian: qemu-system-x86), or name another with --qemu",
             }
         })?;
+        // Two for each image, and a container may have a hundred.
+        if let Err(error) = qemu.raise_open_files() {
+            tracing::debug!(%error, "QEMU may have few open files");
+        }
         Ok((qemu, control, console, listening))
     }
 

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use vc_device::{
-    Capacity, DeviceSpec, NetworkBackend, NetworkSpec, PartitionImage, PartitionedSpec, QueueSize,
-    SerialPortBackend, SerialPortSpec, TapQueue, Topology, VfioFunction, VfioHandle, VfioPciSpec,
-    VhostUserBlkSpec, VhostUserFsSpec,
+    Access, Capacity, DeviceSpec, NetworkBackend, NetworkSpec, PartitionImage, PartitionedSpec, PmemFrontend,
+    PmemSpec, QueueSize, SerialPortBackend, SerialPortSpec, TapQueue, Topology, VfioFunction, VfioHandle,
+    VfioPciSpec, VhostUserBlkSpec, VhostUserFsSpec,
 };
 use vc_hypervisor::{Hotplug, Machine, MachineSpec, PlugError, UnplugError, conformance};
 use vc_types::{Deadline, DeviceId, HostPath, VsockCid};
@@ -84,6 +84,10 @@ fn specs(image: &Path) -> Vec<DeviceSpec> {
     let taps = NetworkBackend::Tap(vec![TapQueue { tap: open(), vhost: Some(open()) }]);
     let queue_size = QueueSize::default();
     let port = SerialPortBackend::Socket(open());
+    let pmem = |frontend| {
+        let image = (open(), HostPath::new(image).unwrap());
+        PmemSpec::new(id(), image, 2 << 20, Access::ReadOnly, frontend).unwrap().into()
+    };
     vec![
         conformance::disk("d0", image).into(),
         PartitionedSpec::new(id(), [part(), part()].into(), None).unwrap().into(),
@@ -98,6 +102,9 @@ fn specs(image: &Path) -> Vec<DeviceSpec> {
             handle: VfioHandle::Group(1),
         }
         .into(),
+        // The model lets go of these, as QEMU does not.
+        pmem(PmemFrontend::VirtioPmem),
+        pmem(PmemFrontend::Nvdimm),
     ]
 }
 
@@ -107,7 +114,7 @@ async fn commands(spec: &DeviceSpec) -> usize {
     let machine = machine(&world, &self::spec()).await;
     machine.plug(spec, patient()).await.unwrap();
     machine.unplug(spec.id(), patient()).await.unwrap();
-    assert!(world.lock().unwrap().backends.is_empty(), "{spec:?}");
+    assert!(world.lock().unwrap().is_empty(), "{spec:?}");
     world.lock().unwrap().commands()
 }
 

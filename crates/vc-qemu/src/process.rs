@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit,
+};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use vc_hypervisor::ExitCause;
@@ -120,6 +122,17 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Lets it have as many open files as it may ask for.
+    ///
+    /// # Errors
+    /// Those of prlimit(2), such as for a process of another user.
+    pub(crate) fn raise_open_files(&self) -> io::Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        prlimit(Some(pid), Resource::Nofile, Rlimit { current: maximum, maximum })?;
+        Ok(())
     }
 
     /// Resolves when all that it wrote to its standard error was read. To be bounded by [`LAST_WORDS`] once it

@@ -7,7 +7,6 @@ use tokio::io::Interest;
 use tokio::net::UnixStream as Stream;
 use vc_agent::client::Connector;
 use vc_container::{Container, ContainerSpec, ContainerStorage, Sandbox};
-use vc_storage::DirectVolumes;
 use vc_types::{ContainerId, HostPath, SandboxId};
 
 use super::orders::Orders;
@@ -87,7 +86,7 @@ async fn in_sandbox(
 
 fn storage(spec: &Spec, record: &Record) -> Result<ContainerStorage, Failure> {
     let root = rootfs::of_bundle(&record.rootfs)?;
-    rootfs::storage(record.id.clone(), root, spec, rootfs::can_share(), &DirectVolumes::default())
+    rootfs::storage(record.id.clone(), root, spec, rootfs::can_share(), rootfs::direct_volumes().as_ref())
 }
 
 fn streams(orders: &Orders) -> Result<(Streams, Option<Console>), Failure> {

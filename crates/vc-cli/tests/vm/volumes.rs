@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use vc_storage::DirectVolumes;
 use vc_tests::Mounted;
+use vc_types::HostPath;
 
 use crate::run::{Bench, assert_code, text};
 
@@ -16,6 +18,37 @@ fn ext4(bench: &Bench, name: &str, tree: &Path) -> PathBuf {
     let made = Command::new("mkfs.ext4").args(["-q", "-d"]).arg(tree).arg(&image).status().unwrap();
     assert!(made.success());
     image
+}
+
+/// A volume that a CSI driver has left to the runtime: a loop device, whose files go to the group 2000.
+struct Direct {
+    volumes: DirectVolumes,
+    volume: HostPath,
+    device: String,
+}
+
+impl Direct {
+    fn assign(volume: &Path, image: &Path) -> Self {
+        fs::create_dir_all(volume).unwrap();
+        let device = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
+        let device = text(&device.stdout).trim().to_owned();
+        let (volumes, volume) = (DirectVolumes::default(), HostPath::new(volume).unwrap());
+        let info = serde_json::json!({"volume-type": "block", "device": device, "fstype": "ext4",
+            "metadata": {"fsGroup": "2000", "fsGroupChangePolicy": "Always"}, "options": ["rw"]});
+        volumes.add(&volume, info.to_string().as_bytes()).unwrap();
+        Self { volumes, volume, device }
+    }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        self.volumes.remove(&self.volume).unwrap();
+        Command::new("losetup").args(["--detach", &self.device]).status().unwrap();
+        // Where they are, if nobody else has one.
+        for parent in ["shared/direct-volumes", "shared", ""] {
+            let _ = fs::remove_dir(Path::new("/run/kata-containers").join(parent));
+        }
+    }
 }
 
 fn bundle(bench: &Bench, script: &str, mounts: &serde_json::Value) -> PathBuf {
@@ -47,6 +80,7 @@ stat -f -c %T /dev/shm; stat -f -c %T /memory; stat -c '%g' /memory
 echo x > /local/x && stat -c '%a' /local
 cat /image/in-image; echo x 2>/dev/null > /image/x || echo image ro
 test -e /proc/self/mounts && echo proc
+cat /csi/in-image; stat -c %g /csi /csi/in-image; echo x > /csi/x && stat -c %g /csi/x
 exec perl /watch.pl
 "#;
 
@@ -86,7 +120,7 @@ fn watcher(bench: &Bench) -> PathBuf {
     })
 }
 
-const SEEN: &str = "of the host\n1234 5678\nof a mount\nof the host\nro\nro below\none\nfile written\ntmpfs\ntmpfs\n7\n777\nin the image\nimage ro\nproc\n";
+const SEEN: &str = "of the host\n1234 5678\nof a mount\nof the host\nro\nro below\none\nfile written\ntmpfs\ntmpfs\n7\n777\nin the image\nimage ro\nproc\nin the image\n2000\n2000\n2000\n";
 
 #[test]
 fn every_kind_of_volume_is_what_it_was_on_the_host() {
@@ -113,7 +147,9 @@ fn every_kind_of_volume_is_what_it_was_on_the_host() {
     chown(empty.join("memory"), Some(0), Some(7)).unwrap();
     fs::create_dir_all(empty.join("local")).unwrap();
     let map = config_map(&base);
+    let csi = Direct::assign(&base.join("csi"), &ext4(&bench, "csi.img", &tree));
     let mounts = serde_json::json!([
+        {"destination": "/csi", "type": "bind", "source": csi.volume.as_path(), "options": ["rbind"]},
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/rw", "type": "bind", "source": source, "options": ["rbind", "rw"]},
         {"destination": "/ro", "type": "bind", "source": source, "options": ["rbind", "ro"]},
@@ -128,19 +164,7 @@ fn every_kind_of_volume_is_what_it_was_on_the_host() {
     let mut command = bench.bare();
     command.arg("--bundle").arg(bundle(&bench, LOOK, &mounts)).arg("--layer").arg(watcher(&bench));
     command.arg("--layer").arg(&bench.busybox);
-    let mut vc = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut output = std::io::BufReader::new(vc.stdout.take().unwrap());
-    let mut seen = String::new();
-    // The value is replaced only once the container has read the first one.
-    while !seen.ends_with("first\n") {
-        let read = std::io::BufRead::read_line(&mut output, &mut seen).unwrap();
-        if read == 0 {
-            break;
-        }
-    }
-    replace(&map);
-    std::io::Read::read_to_string(&mut output, &mut seen).unwrap();
-    let ended = vc.wait_with_output().unwrap();
+    let (seen, ended) = replacing(&map, command);
     assert_eq!(seen, format!("{SEEN}first\nsecond\n"), "{}", text(&ended.stderr));
     assert!(ended.status.success());
     assert_eq!(fs::read_to_string(source.join("from-guest")).unwrap(), "written\n");
@@ -148,6 +172,45 @@ fn every_kind_of_volume_is_what_it_was_on_the_host() {
     assert_eq!(fs::read_to_string(source.join("below/file")).unwrap(), "of a mount\n", "the source survives");
     assert!(!source.join("x").exists() && fs::read_dir(empty.join("local")).unwrap().next().is_none());
     bench.leftovers.assert_none();
+}
+
+#[test]
+fn without_a_shared_file_system_copies_are_made_and_follow_their_source() {
+    let Some(bench) = Bench::unprivileged() else { return };
+    let base = bench.layers.path().join("host");
+    let plain = base.join("plain");
+    fs::create_dir_all(&plain).unwrap();
+    fs::write(plain.join("large"), vec![b'x'; 3 << 20]).unwrap();
+    symlink("large", plain.join("link")).unwrap();
+    let map = config_map(&base);
+    let mounts = serde_json::json!([
+        {"destination": "/plain", "type": "bind", "source": plain, "options": ["rbind"]},
+        {"destination": "/map", "type": "bind", "source": map, "options": ["rbind", "ro"]},
+    ]);
+    let look = "wc -c < /plain/link; readlink /plain/link; exec perl /watch.pl";
+    let mut command = bench.bare();
+    command.arg("--bundle").arg(bundle(&bench, look, &mounts)).arg("--layer").arg(watcher(&bench));
+    command.arg("--layer").arg(&bench.busybox);
+    let (seen, ended) = replacing(&map, command);
+    assert_eq!(seen, "3145728\nlarge\nfirst\nsecond\n", "{}", text(&ended.stderr));
+    assert!(ended.status.success());
+    bench.leftovers.assert_none();
+}
+
+/// Runs a command, and replaces the config map once its first value was told; gives its output.
+fn replacing(map: &Path, mut command: Command) -> (String, std::process::Output) {
+    let mut vc = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = std::io::BufReader::new(vc.stdout.take().unwrap());
+    let mut seen = String::new();
+    while !seen.ends_with("first\n") {
+        let read = std::io::BufRead::read_line(&mut output, &mut seen).unwrap();
+        if read == 0 {
+            break;
+        }
+    }
+    replace(map);
+    std::io::Read::read_to_string(&mut output, &mut seen).unwrap();
+    (seen, vc.wait_with_output().unwrap())
 }
 
 /// As the kubelet makes one: files are links into a directory that a link is to (its AtomicWriter).
@@ -213,18 +276,18 @@ fn a_directory_and_a_disk_are_roots_and_keep_what_is_written() {
     assert!(text(&output.stderr).contains("Read-only file system"), "{}", text(&output.stderr));
 }
 
-/// `rwlayer.img` as containerd's mount manager hands it over with `default_size`.
+/// `rwlayer.img` as containerd's mount manager hands it over with `default_size`: the first time it is to be made, by
+/// the prefix `mkfs/`.
 #[test]
 fn what_is_written_goes_to_the_image_that_is_handed_over() {
     if !vc_tests::root() {
         return;
     }
     let Some(bench) = Bench::new() else { return };
-    let nothing = bench.layers.path().join("nothing");
-    fs::create_dir(&nothing).unwrap();
-    let image = ext4(&bench, "rwlayer.img", &nothing);
+    let image = bench.layers.path().join("rwlayer.img");
     let mounts = [
-        serde_json::json!({"type": "ext4", "source": image, "options": ["rw", "loop"]}),
+        serde_json::json!({"type": "mkfs/ext4", "source": image, "options": [
+            "X-containerd.mkfs.fs=ext4", "X-containerd.mkfs.size=16777216", "rw", "loop"]}),
         serde_json::json!({"type": "erofs", "source": bench.busybox, "options": ["ro", "loop"]}),
         serde_json::json!({"type": "format/mkdir/overlay", "source": "overlay", "options": [
             "X-containerd.mkdir.path={{ mount 0 }}/upper:0755", "X-containerd.mkdir.path={{ mount 0 }}/work:0755",

@@ -44,6 +44,16 @@ impl<M: Machine, A: Agent> Owner<M, A> {
                     guest.ask(guest.agent.diagnostic(&id, what, guest.timing.request())).await
                 });
             }
+            Request::VolumeStats { volume, reply } => {
+                self.call(Step::Guest(Call::GetVolumeStats), Ok(()), reply, async move |guest| {
+                    guest.ask(guest.agent.volume_stats(&volume, guest.timing.request())).await
+                });
+            }
+            Request::ResizeVolume { volume, bytes, reply } => {
+                self.call(Step::Guest(Call::ResizeVolume), Ok(()), reply, async move |guest| {
+                    guest.ask(guest.agent.resize_volume(&volume, bytes, guest.timing.request())).await
+                });
+            }
             Request::Read { process, stream, most, reply } => self.read(process, stream, most, reply),
             Request::WriteStdin { process, data, reply } => {
                 self.stream(Call::WriteStdin, process, reply, async move |guest, process| {

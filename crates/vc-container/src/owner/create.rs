@@ -18,9 +18,9 @@ use crate::devices::DeviceUse;
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
 use crate::guest_spec::{GuestFeatures, guest_spec};
-use crate::record::{ContainerRecord, Phase};
+use crate::record::{ContainerRecord, FollowRecord, Phase};
 use crate::state::Op;
-use crate::storage::{ContainerStorage, CopyFailed, apply, copy};
+use crate::storage::{ContainerStorage, CopyFailed, Following, Watch, apply, copy, make_image, settled_copy};
 use crate::timing::Budget;
 use crate::undo::{Held, Released, Undo};
 
@@ -118,7 +118,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         check(id, &spec.storage.plan).map_err(unplanned)?;
         let new = new_record(id, &spec);
         self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
-        let ContainerSpec { oci, storage: ContainerStorage { plan, images } } = spec;
+        let ContainerSpec { oci, storage: ContainerStorage { mut plan, images } } = spec;
         let features = self.features_for(&oci, budget).await?;
         let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
         let oci = guest_spec(oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
@@ -127,6 +127,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         undo.push(Held::Size(id.clone()));
         let size = self.sizing.claim(self, id, resources, budget);
         size.await.map_err(|cause| OperationError::new(Step::ResizeMachine, cause))?;
+        make_images(&mut plan, undo, budget).await?;
         let plugging = self.plug(id, (&plan.disks, &images), undo, budget);
         let span = tracing::info_span!("plug layers");
         let plugged = self.metrics.step("plug layers", span, plugging).await?;
@@ -230,10 +231,30 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         }
         for planned in &plan.copies {
             let failed = |error: CopyFailed| OperationError::new(Step::Copy(planned.source.clone()), error);
-            copy(&*self.agent, planned, budget.deadline()).await.map_err(failed)?;
+            if !planned.watched {
+                copy(&*self.agent, planned, budget.deadline()).await.map_err(failed)?;
+                continue;
+            }
+            // Before the copy: what is replaced after that is copied again.
+            let watch = Watch::of(&planned.source).map_err(failed)?;
+            settled_copy(&*self.agent, planned, || budget.deadline()).await.map_err(failed)?;
+            let agent = self.agent.clone();
+            let following = Following::start(agent, planned.clone(), watch, self.timing, false);
+            undo.push(Held::Follow(following));
         }
         Ok(())
     }
+}
+
+/// Makes the images of a plan, which then knows what they are.
+async fn make_images(plan: &mut StoragePlan, undo: &mut Undo, budget: Budget) -> Result<(), OperationError> {
+    for image in plan.images.clone() {
+        let made = make_image(&image, budget.deadline()).await;
+        let file = made.map_err(|error| OperationError::new(Step::MakeImage(image.path.clone()), error))?;
+        undo.push(Held::Image(image.path.clone()));
+        plan.made(&image.path, file);
+    }
+    Ok(())
 }
 
 /// Whether the plan is for this container, and everything in it can be done.
@@ -241,14 +262,8 @@ fn check(id: &ContainerId, plan: &StoragePlan) -> Result<(), Cause> {
     if plan.container != *id {
         return Err(Cause::OtherContainer(plan.container.clone()));
     }
-    if !plan.images.is_empty() {
-        return Err(Cause::NotYet("an image that is yet to be made"));
-    }
     if !plan.services.is_empty() {
         return Err(Cause::NotYet("nydusd"));
-    }
-    if plan.copies.iter().any(|copy| copy.watched) {
-        return Err(Cause::NotYet("copies that follow their source"));
     }
     Ok(())
 }
@@ -261,6 +276,7 @@ fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
         phase: Phase::Creating,
         oci: spec.oci.clone(),
         layers: disks.flat_map(DiskPlan::paths).collect(),
+        follows: spec.storage.plan.copies.iter().filter_map(FollowRecord::of).collect(),
         shares: spec.storage.plan.shares.iter().map(|share| share.name.clone()).collect(),
         resources: resources_of(spec),
         exit: None,

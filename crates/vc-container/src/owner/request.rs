@@ -6,9 +6,10 @@ use oci_spec::runtime::LinuxResources;
 use tokio::sync::oneshot;
 use vc_agent::{
     ContainerStats, Diagnostic, ExecProcess, ExitStatus, ProcessRef, Signal, SignalTarget, TerminalSize,
+    VolumeStats,
 };
 use vc_hypervisor::Statistics;
-use vc_types::ContainerId;
+use vc_types::{ContainerId, GuestPath};
 
 use crate::container::{ContainerSpec, ForcedStop, Stream};
 use crate::error::{Leftover, OperationError};
@@ -37,6 +38,8 @@ pub(crate) enum Request {
     WriteStdin { process: ProcessRef, data: Vec<u8>, reply: Reply<usize> },
     CloseStdin { process: ProcessRef, reply: Reply<()> },
     Resize { process: ProcessRef, size: TerminalSize, reply: Reply<()> },
+    VolumeStats { volume: GuestPath, reply: Reply<VolumeStats> },
+    ResizeVolume { volume: GuestPath, bytes: u64, reply: Reply<()> },
     MachineStats { reply: Reply<Statistics> },
     StopSandbox { reply: oneshot::Sender<Vec<Leftover>> },
     KillMachine { reply: oneshot::Sender<()> },

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 use vc_agent::ExitStatus;
-use vc_types::{ContainerId, ExecId, HostPath};
+use vc_storage::{CopyPlan, Part};
+use vc_types::{ContainerId, ExecId, GuestPath, HostPath};
 
 /// How far a container is, for whoever takes it over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) layers: Vec<HostPath>,
     /// Its names in the shared directory.
     pub(crate) shares: Vec<String>,
+    /// The copies in the guest that follow their sources.
+    pub(crate) follows: Vec<FollowRecord>,
     /// Its limits as they are now.
     pub(crate) resources: LinuxResources,
     /// How its own process ended, if it has.
@@ -52,6 +55,25 @@ pub(crate) struct ContainerRecord {
     /// The processes that were executed in it, and how each ended, if it has.
     pub(crate) processes: BTreeMap<ExecId, Option<ExitRecord>>,
     pub(crate) oom_kills: u64,
+}
+
+/// A copy that follows its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FollowRecord {
+    source: HostPath,
+    target: GuestPath,
+}
+
+impl FollowRecord {
+    pub(crate) fn of(plan: &CopyPlan) -> Option<Self> {
+        plan.watched.then(|| Self { source: plan.source.clone(), target: plan.target.clone() })
+    }
+
+    pub(crate) fn plan(&self) -> CopyPlan {
+        let (source, target) = (self.source.clone(), self.target.clone());
+        CopyPlan { part: Part::Root, source, target, watched: true }
+    }
 }
 
 impl From<&Result<ExitStatus, String>> for ExitRecord {

@@ -5,7 +5,8 @@ use std::num::NonZeroU8;
 
 use vc_device::{Access, DeviceRequest, DeviceSource, GuestLocation, Lifetime};
 use vc_hypervisor::{MachineSpec, MemoryGrowth};
-use vc_types::{HostPath, MiB, ProcessIdentity};
+use vc_storage::{CopyPlan, Part};
+use vc_types::{GuestPath, HostPath, MiB, ProcessIdentity};
 
 use super::*;
 
@@ -28,6 +29,12 @@ fn full() -> SandboxRecord {
     record.handle = Some("{}".into());
     record.prepared = true;
     record.share_server = Some(ProcessIdentity { pid: 4711, started: 1234 });
+    let follows = CopyPlan {
+        part: Part::Root,
+        source: path("/pods/map"),
+        target: GuestPath::new("/run/map").unwrap(),
+        watched: true,
+    };
     let source = DeviceSource::Block { number: "259:3".parse().unwrap(), path: path("/dev/nvme0n1p3") };
     let request = DeviceRequest { source, access: Access::ReadOnly, node: None };
     let web = "web".parse().unwrap();
@@ -42,6 +49,7 @@ fn full() -> SandboxRecord {
         oci: serde_json::from_str(oci).unwrap(),
         layers: vec![path("/layers/top"), path("/layers/base")],
         shares: vec!["web-v-0".into()],
+        follows: vec![FollowRecord::of(&follows).unwrap()],
         resources: serde_json::from_str(r#"{"memory": {"limit": 1048576}, "cpu": {"shares": 512}}"#).unwrap(),
         exit: Some(ExitRecord::Status(137)),
         processes: BTreeMap::from([
@@ -66,6 +74,7 @@ fn a_record_of_every_version_is_read() {
     let mut first = full();
     first.share_server = None;
     first.containers[0].shares.clear();
+    first.containers[0].follows.clear();
     assert_eq!(SandboxRecord::parse(include_bytes!("v1.json")).unwrap(), first);
 }
 

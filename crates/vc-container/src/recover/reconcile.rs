@@ -11,7 +11,7 @@ use crate::error::Cause;
 use crate::guest::Guest;
 use crate::owner::Record;
 use crate::record::{ContainerRecord, ExitRecord, Phase, SandboxRecord};
-use crate::storage::{LeftShares, Shares};
+use crate::storage::{Following, LeftShares, Shares, Watch};
 use crate::timing::Budget;
 use crate::undo::{Held, Undo, remove};
 
@@ -56,6 +56,19 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             }
             for name in &container.shares {
                 held.push(Held::Share(name.clone()));
+            }
+            for follow in &container.follows {
+                match Watch::of(&follow.plan().source) {
+                    Ok(watch) => {
+                        let agent = self.agent.clone();
+                        let following = Following::start(agent, follow.plan(), watch, self.timing, true);
+                        held.push(Held::Follow(following));
+                    }
+                    // It went with its pod, or will not change any more.
+                    Err(error) => {
+                        tracing::warn!(container = %container.id, %error, "a copy follows its source no more");
+                    }
+                }
             }
             held.push(Held::GuestContainer { id: container.id.clone(), certain: true });
             containers.insert(container.id.clone(), Record::recovered(container, held));

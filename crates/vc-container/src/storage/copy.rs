@@ -1,5 +1,6 @@
 //! Files and directories that are copied into the guest, where host and guest share no file system.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -45,6 +46,20 @@ pub enum CopyFailed {
         /// What.
         path: PathBuf,
     },
+    /// It cannot be watched.
+    #[error("cannot watch {path:?} for changes")]
+    Watch {
+        /// What.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is replaced all the time.
+    #[error("{path:?} was changed while it was copied")]
+    Changed {
+        /// What.
+        path: PathBuf,
+    },
     /// The guest did not take it.
     #[error("the guest did not take {path:?}")]
     Agent {
@@ -57,6 +72,9 @@ pub enum CopyFailed {
 
 /// Copies a file, or a directory with all below it. Links stay links; sockets, FIFOs and devices stay behind.
 /// Never more than one piece of a file is in memory.
+///
+/// Links come last. Those of what is watched come only if all that they lead to is as it was when they were found:
+/// whoever sees a new link in the guest finds there what it led to on the host.
 pub(crate) async fn copy(
     agent: &impl Volumes,
     plan: &CopyPlan,
@@ -64,11 +82,54 @@ pub(crate) async fn copy(
 ) -> Result<(), CopyFailed> {
     let source = plan.source.as_path().to_path_buf();
     let entries = blocking(move || list(&source)).await?;
-    for (path, stat) in entries {
-        let target = target(plan, &path)?;
-        send(agent, &path, &stat, target, deadline).await?;
+    let is_link = |entry: &&(PathBuf, Metadata)| entry.1.is_symlink();
+    for (path, stat) in entries.iter().filter(|entry| !is_link(entry)) {
+        send(agent, path, stat, target(plan, path)?, deadline).await?;
+    }
+    let links = entries.iter().filter(is_link).map(|(path, stat)| Link::read(plan, path, stat));
+    let links: Vec<Link<'_>> = links.collect::<Result<_, _>>()?;
+    if plan.watched {
+        let source = plan.source.as_path().to_path_buf();
+        let again = blocking(move || list(&source)).await?;
+        if stamps(&again) != stamps(&entries) {
+            return Err(CopyFailed::Changed { path: plan.source.as_path().into() });
+        }
+    }
+    for link in links {
+        link.send(agent, deadline).await?;
     }
     Ok(())
+}
+
+/// What tells whether files have changed, in the order of their names.
+fn stamps(entries: &[(PathBuf, Metadata)]) -> BTreeMap<&Path, (u64, u64, i64, i64)> {
+    let stamp = |stat: &Metadata| (stat.ino(), stat.len(), stat.mtime(), stat.mtime_nsec());
+    entries.iter().map(|(path, stat)| (path.as_path(), stamp(stat))).collect()
+}
+
+/// A link, as it was when it was read.
+struct Link<'a> {
+    path: &'a Path,
+    stat: &'a Metadata,
+    target: GuestPath,
+    leads_to: PathBuf,
+}
+
+impl<'a> Link<'a> {
+    fn read(plan: &CopyPlan, path: &'a Path, stat: &'a Metadata) -> Result<Self, CopyFailed> {
+        let leads_to =
+            fs::read_link(path).map_err(|source| CopyFailed::Read { path: path.into(), source })?;
+        Ok(Self { path, stat, target: target(plan, path)?, leads_to })
+    }
+
+    async fn send(&self, agent: &impl Volumes, deadline: Deadline) -> Result<(), CopyFailed> {
+        let path = || self.path.to_path_buf();
+        let leads_to =
+            self.leads_to.to_str().ok_or_else(|| CopyFailed::Name { path: path(), source: None })?;
+        let link = described(self.stat, &self.target, FileContent::Symlink { target: leads_to });
+        let sent = agent.copy_file(&link, deadline).await;
+        sent.map_err(|source| CopyFailed::Agent { path: path(), source })
+    }
 }
 
 /// Everything below a path, itself first, directories before what is in them.
@@ -122,12 +183,6 @@ async fn send(
             .await
             .map_err(agent_failed);
     }
-    if stat.is_symlink() {
-        let link = fs::read_link(path).map_err(read_failed)?;
-        let link = link.to_str().ok_or_else(|| CopyFailed::Name { path: path.into(), source: None })?;
-        let link = described(stat, &target, FileContent::Symlink { target: link });
-        return agent.copy_file(&link, deadline).await.map_err(agent_failed);
-    }
     if !stat.is_file() {
         tracing::debug!(?path, "neither a file, a directory nor a link; it is not copied");
         return Ok(());
@@ -177,7 +232,7 @@ fn read_piece(file: &File, offset: u64, most: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Disks and network file systems may make a call wait.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -30,6 +30,11 @@ impl Bench {
         Self { hypervisor, agent, spec, layers: layers.into(), files }
     }
 
+    /// The image of a layer.
+    pub(crate) fn layer(&self) -> &std::path::Path {
+        &self.layers[0]
+    }
+
     /// A directory for what the test needs, gone with the bench.
     pub(crate) fn path(&self) -> &std::path::Path {
         self.files.path()

@@ -110,6 +110,11 @@ impl State {
         self.commands
     }
 
+    /// Whether nothing is left that a plug makes: a file that is still open cannot be let go of.
+    pub(super) fn is_empty(&self) -> bool {
+        self.backends.is_empty() && self.devices.is_empty() && self.files.is_empty()
+    }
+
     /// The devices that somebody asked for by these names; others stand behind them.
     pub(super) fn devices(&self) -> BTreeSet<DeviceId> {
         let own = self.devices.iter().filter(|(_, device)| device.parent.is_none());

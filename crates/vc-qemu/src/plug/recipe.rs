@@ -60,23 +60,19 @@ impl Recipe {
 
     /// Passes an open file; its path within QEMU is `/dev/fdset/SET`.
     ///
-    /// QEMU keeps a copy of its own of what it opens there, so the set has served at the end.
+    /// QEMU keeps a copy of its own of what it opens there, so the set could go at once. It goes with the device:
+    /// QEMU reads its commands byte by byte (7.2: 3 us each), and a plug is what somebody waits for.
     pub(crate) fn pass_file(&mut self, set: i64, file: &Arc<File>) -> String {
-        self.pass(PASS_FILE, add_fd(set, file));
-        self.cleanup.push(remove_fd(set));
+        self.make(PASS_FILE, add_fd(set, file), remove_fd(set));
         format!("/dev/fdset/{set}")
     }
 
     /// Passes a descriptor that one later step takes by `name`.
     pub(crate) fn pass_descriptor(&mut self, name: &str, file: &Arc<File>) {
         let command = Command { file: Some(file.clone()), ..Command::new("getfd", json!({"fdname": name})) };
-        self.pass("pass a descriptor", command);
+        self.steps.push(Step { what: "pass a descriptor", command, undo: None, is_device: false });
         // Refused when the step took it, which is as it should be.
         self.cleanup.push(Command::new("closefd", json!({"fdname": name})));
-    }
-
-    fn pass(&mut self, what: &'static str, command: Command) {
-        self.steps.push(Step { what, command, undo: None, is_device: false });
     }
 
     /// What takes the lasting steps back, newest first.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vc_agent::StorageDriver;
-use vc_device::DeviceIdentity;
+use vc_device::{DeviceIdentity, DeviceSource, FileId};
 use vc_types::{ContainerId, GuestPath, HostPath};
 
 use crate::facts::HostFacts;
@@ -263,6 +263,24 @@ impl Planner<'_> {
 }
 
 impl StoragePlan {
+    /// Tells which file an image to make has become.
+    pub fn made(&mut self, image: &HostPath, is: FileId) {
+        let planned = self.disks.iter_mut().flat_map(|disk| &mut disk.images);
+        for source in planned.filter(|source| disk::path_of(source) == Some(image)) {
+            *source = DeviceSource::File { file: is, path: image.clone() };
+        }
+    }
+
+    /// Where the guest has what the container has at `destination`; `None` if no mount is there, or one that needs
+    /// nothing of the host.
+    pub fn volume(&self, destination: &str) -> Option<GuestPath> {
+        let mount = self.mounts.iter().rfind(|mount| mount.destination == destination)?;
+        match &mount.edit {
+            Edit::Replace { kind, source, .. } if kind == "bind" => GuestPath::new(source).ok(),
+            _ => None,
+        }
+    }
+
     /// Layers out are layers in: each is on one disk, and mounted once.
     fn check_layers(&self) -> Result<(), PlanError> {
         let planned = self.layers;
