@@ -8,6 +8,7 @@ mod image;
 mod layers;
 mod leftovers;
 mod mounted;
+pub mod soak;
 mod spec;
 pub mod vfio;
 
@@ -15,7 +16,7 @@ pub use image::GuestImage;
 pub use layers::Layers;
 pub use leftovers::Leftovers;
 pub use mounted::Mounted;
-pub use spec::shell;
+pub use spec::{shell, shell_process};
 
 /// Prints why a test does not apply here.
 pub fn skip(reason: &str) {

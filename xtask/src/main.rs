@@ -57,9 +57,9 @@ Usage: cargo xtask COMMAND
         times `vc run` with 8, 32 and 128 layers next to one with a single layer
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
-  soak [LAUNCHES]
-        launches and ends machines in a row, 200 if not told otherwise, and
-        looks for what they leave: processes, files, descriptors, memory
+  soak [machines|owners|containers|sandboxes|faults|model]... [--times N] [--seed N]
+        does what the tests do a few times many times over, and looks for what is
+        left or lost: processes, files, descriptors, memory, exit codes
   fuzz [SECONDS]
         feeds any bytes to each parser, for 60 seconds or as many as given
   tidy  checks the tree: directions of dependencies, lints, change log, ...
@@ -101,14 +101,7 @@ fn run() -> Result<ExitCode> {
                 integration::Command::Outside(options) => integration::run(&options),
             };
         }
-        "soak" => {
-            let launches = arguments.next()?.map(|argument| match argument {
-                Value(launches) => Ok(launches.parse::<u32>()?),
-                other => Err(anyhow::Error::from(other.unexpected())),
-            });
-            no_more(&mut arguments)?;
-            soak::run(launches.transpose()?.unwrap_or(200))?;
-        }
+        "soak" => soak::run(&soak::Options::parse(&mut arguments)?)?,
         "demo" => {
             no_more(&mut arguments)?;
             demo::run()?;

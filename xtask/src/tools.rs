@@ -30,11 +30,13 @@ pub(crate) const VM_PACKAGES: [Need; 3] = [
 ];
 
 /// What the tests make disks with.
-pub(crate) const TEST_PACKAGES: [Need; 6] = [
+pub(crate) const TEST_PACKAGES: [Need; 8] = [
     Need { program: "mkfs.ext4", package: "e2fsprogs" },
     Need { program: "mkfs.xfs", package: "xfsprogs" },
     Need { program: "mksquashfs", package: "squashfs-tools" },
     Need { program: "runc", package: "runc" },
+    Need { program: "podman", package: "podman" },
+    Need { program: "catatonit", package: "catatonit" },
     Need { program: "sfdisk", package: "fdisk" },
     Need { program: "veritysetup", package: "cryptsetup-bin" },
 ];

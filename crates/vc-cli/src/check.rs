@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use crate::cli::Machine;
-use crate::guest_image::GuestImage;
+use crate::config::Config;
+use crate::guest_image::{self, GuestImage};
 use crate::oci::state::print;
 
 /// How a thing is found.
@@ -26,8 +26,8 @@ struct Finding {
 }
 
 /// Prints what it finds; the exit code is 1 when something is missing.
-pub(crate) fn check(options: &Machine) -> ExitCode {
-    let findings = [qemu(options), guest(options), kvm(), vsock(options)];
+pub(crate) fn check(config: &Config) -> ExitCode {
+    let findings = [qemu(config), guest(config), kvm(), vsock(config)];
     for Finding { verdict, what, text } in &findings {
         let word = match verdict {
             Verdict::Fine => "ok",
@@ -41,9 +41,10 @@ pub(crate) fn check(options: &Machine) -> ExitCode {
     if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn qemu(options: &Machine) -> Finding {
+fn qemu(config: &Config) -> Finding {
     let what = "QEMU";
-    let version = Command::new(&options.qemu).arg("--version").output().ok();
+    let program = config.text("hypervisor.qemu.path");
+    let version = Command::new(program).arg("--version").output().ok();
     let version = version.filter(|output| output.status.success());
     let first =
         version.and_then(|output| Some(String::from_utf8(output.stdout).ok()?.lines().next()?.to_owned()));
@@ -53,17 +54,16 @@ fn qemu(options: &Machine) -> Finding {
             verdict: Verdict::Missing,
             what,
             text: format!(
-                "{} does not run: apt-get install qemu-system-x86, or name another with --qemu",
-                options.qemu.display()
+                "{program} does not run: apt-get install qemu-system-x86, or name another with --qemu"
             ),
         },
     }
 }
 
-fn guest(options: &Machine) -> Finding {
+fn guest(config: &Config) -> Finding {
     let what = "guest image";
     let missing = |why: String| Finding { verdict: Verdict::Missing, what, text: why };
-    let image = match GuestImage::locate(options) {
+    let image = match GuestImage::locate(config) {
         Ok(image) => image,
         Err(failure) => return missing(failure.line()),
     };
@@ -94,20 +94,21 @@ fn kvm() -> Finding {
     }
 }
 
-fn vsock(options: &Machine) -> Finding {
+fn vsock(config: &Config) -> Finding {
     let what = "vsock";
     let kernel = "/dev/vhost-vsock";
     if opens(Path::new(kernel)).is_ok() {
         return Finding { verdict: Verdict::Fine, what, text: kernel.to_owned() };
     }
-    match find(&options.vsock_program) {
+    let daemon = guest_image::program(config.text("hypervisor.qemu.vsock_daemon"));
+    match find(&daemon) {
         Some(program) => Finding { verdict: Verdict::Fine, what, text: program.display().to_string() },
         None => Finding {
             verdict: Verdict::Missing,
             what,
             text: format!(
                 "neither {kernel} nor {}: modprobe vhost_vsock as root, or cargo install vhost-device-vsock",
-                options.vsock_program.display()
+                daemon.display()
             ),
         },
     }

@@ -42,6 +42,14 @@ pub(crate) struct Global {
     #[arg(long)]
     pub(crate) debug: bool,
 
+    /// Configuration file, instead of /etc/vc/config.toml and ~/.config/vc/config.toml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Set a key of the configuration, such as hypervisor.qemu.guest=/srv/guest; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
     /// Accepted and without effect: a container's cgroup is in its machine
     #[arg(long, hide = true)]
     pub(crate) systemd_cgroup: bool,
@@ -99,12 +107,16 @@ pub(crate) enum Command {
     Update(Box<Update>),
     /// Print what a container uses, again and again
     Events(Events),
+    /// Remove the containers whose owners were killed, and say which
+    Recover,
     /// Print what this runtime can do, in the form of the OCI runtime specification
     Features,
     /// Write a config.json to start from
     Spec(MakeSpec),
     /// Tell what this host lacks, with the remedy
     Check(Box<Machine>),
+    /// Print the effective configuration, and where each value comes from
+    Config(Box<Machine>),
     /// Print what a shell completes the command line by
     Completions {
         /// The shell

@@ -55,7 +55,7 @@ impl Failure {
     pub(crate) fn for_engines(&self) -> String {
         let line = self.line();
         match self.code {
-            NOT_FOUND => format!("executable file not found: {line}"),
+            NOT_FOUND => format!("executable file not found in $PATH: {line}"),
             NOT_EXECUTABLE => format!("permission denied: {line}"),
             _ => line,
         }

@@ -2,6 +2,7 @@
 
 mod check;
 mod cli;
+mod config;
 mod docs;
 mod explain;
 mod failure;
@@ -26,9 +27,11 @@ use std::time::Instant;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use cli::{Cli, Command, Run};
+use cli::{Cli, Command, Global, Run};
+use config::Config;
 use failure::Failure;
 use oci::Oci;
+use oci::report::FAILED;
 
 fn main() -> ExitCode {
     let start = Instant::now();
@@ -42,13 +45,21 @@ fn main() -> ExitCode {
         }
     };
     let oci = match cli.command {
-        Command::Run(options) => return run(*options, start),
+        Command::Run(options) => return run(&cli.global, *options, start),
         Command::Explain(options) => {
             return explain::explain(&options).map_or_else(Failure::report, |()| ExitCode::SUCCESS);
         }
         Command::Completions { shell } => return docs::completions(shell),
         Command::Man(options) => return docs::man(&options),
-        Command::Check(options) => return check::check(&options),
+        Command::Check(options) => {
+            let config = Config::load(&cli.global, &options);
+            return config
+                .map_or_else(|failure| failure.with_code(FAILED).report(), |config| check::check(&config));
+        }
+        Command::Config(options) => {
+            let shown = Config::load(&cli.global, &options).and_then(|config| config::show(&config));
+            return shown.map_or_else(|failure| failure.with_code(FAILED).report(), |()| ExitCode::SUCCESS);
+        }
         // Its log is in the container's directory.
         Command::Owner(_) => return owner::own(),
         Command::Attend(_) => return oci::attend_as_ordered(),
@@ -64,21 +75,24 @@ fn main() -> ExitCode {
         Command::Resume(options) => Oci::Resume(options),
         Command::Update(options) => Oci::Update(options),
         Command::Events(options) => Oci::Events(options),
+        Command::Recover => Oci::Recover,
         Command::Features => Oci::Features,
         Command::Spec(options) => Oci::Spec(options),
     };
-    log::to_stderr(None, if cli.global.debug { "debug" } else { log::USUAL });
+    log::to_stderr(None, log::level(cli.global.debug));
     oci::run(&cli.global, oci)
 }
 
-fn run(options: Run, start: Instant) -> ExitCode {
+fn run(global: &Global, options: Run, start: Instant) -> ExitCode {
     let timeline = options.timeline.then(|| timeline::Timeline::starting(start));
     log::to_stderr(timeline.clone(), log::USUAL);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::step("start", error).report(),
     };
-    let code = match runtime.block_on(run::run(options)) {
+    let config = Config::load(global, &options.machine);
+    let run = async { run::run(options, config?).await };
+    let code = match runtime.block_on(run) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     };
@@ -93,5 +107,5 @@ fn run(options: Run, start: Instant) -> ExitCode {
 /// The exit codes of `vc run` are those of a command, so its own is one that few commands have.
 fn usage_error() -> u8 {
     let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
-    if is_run { failure::RUNTIME } else { oci::report::FAILED }
+    if is_run { failure::RUNTIME } else { FAILED }
 }

@@ -1,6 +1,7 @@
 //! The commands of an OCI runtime, as runc and crun have them.
 
 mod attend;
+pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod console;
 mod control;
@@ -9,8 +10,10 @@ mod events;
 mod exec;
 mod features;
 pub(crate) mod hooks;
+mod namespaces;
 pub(crate) mod protocol;
 pub(crate) mod record;
+mod recover;
 pub(crate) mod remove;
 pub(crate) mod report;
 pub(crate) mod root;
@@ -43,6 +46,7 @@ pub(crate) enum Oci {
     Update(Box<Update>),
     Events(Events),
     Features,
+    Recover,
     Spec(MakeSpec),
 }
 
@@ -56,7 +60,7 @@ pub(crate) fn run(global: &Global, command: Oci) -> ExitCode {
         Oci::Exec(options) => exec::exec(&root, &options),
         Oci::Ps(options) => exec::ps(&root, &options),
         other => {
-            let done = act(&root, other);
+            let done = act(&root, global, other);
             return done.map_or_else(
                 |failure| report::report(global, failure, report::FAILED),
                 |()| ExitCode::SUCCESS,
@@ -66,9 +70,9 @@ pub(crate) fn run(global: &Global, command: Oci) -> ExitCode {
     executed.map_or_else(|failure| report::report(global, failure, report::NOT_EXECUTED), ExitCode::from)
 }
 
-fn act(root: &Root, command: Oci) -> Result<(), Failure> {
+fn act(root: &Root, global: &Global, command: Oci) -> Result<(), Failure> {
     match command {
-        Oci::Create(options) => create::create(root, &options),
+        Oci::Create(options) => create::create(root, global, &options),
         Oci::Start(options) => control::start(root, &options.id),
         Oci::State(options) => state::state(root, &options.id),
         Oci::Kill(options) => control::kill(root, &options.id, options.signal, options.all),
@@ -78,6 +82,7 @@ fn act(root: &Root, command: Oci) -> Result<(), Failure> {
         Oci::Resume(options) => control::freeze(root, &options.id, Ask::Resume),
         Oci::Update(options) => update::update(root, &options),
         Oci::Events(options) => events::events(root, &options),
+        Oci::Recover => recover::recover(root),
         Oci::Features => features::features(),
         Oci::Spec(options) => features::spec(&options),
         Oci::Exec(_) | Oci::Ps(_) => unreachable!("the caller has their exit codes"),

@@ -12,6 +12,7 @@ mod exec;
 mod life;
 mod make;
 mod orders;
+mod place;
 mod serve;
 mod stats;
 
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use rustix::process::setsid;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, RUNTIME};
 use crate::log;
 use crate::oci::protocol::{read_frame, write_frame};
 use crate::oci::remove::remove;
@@ -30,6 +31,7 @@ use crate::signals::Signals;
 use crate::sys;
 
 pub(crate) use orders::{Answer, Orders};
+use place::Mover;
 
 /// The descriptor under which the creator is reached.
 pub(crate) const CREATOR: RawFd = 3;
@@ -39,7 +41,13 @@ pub(crate) const LOCK: RawFd = 4;
 /// Makes the container that was ordered, and owns it until its end.
 pub(crate) fn own() -> ExitCode {
     match prepare() {
-        Ok((creator, orders, lock)) => run(creator, orders, lock),
+        Ok((creator, orders, lock)) => {
+            let (mover, movements) = place::movements();
+            let work = std::thread::spawn(move || run(creator, orders, lock, mover));
+            // This thread is where the process is seen.
+            movements.follow();
+            work.join().unwrap_or(ExitCode::from(RUNTIME))
+        }
         // The creator reads its exit, and tells.
         Err(failure) => failure.report(),
     }
@@ -57,9 +65,9 @@ fn prepare() -> Result<(UnixStream, Orders, Lock), Failure> {
     Ok((creator, orders, lock))
 }
 
-fn run(mut creator: UnixStream, orders: Orders, lock: Lock) -> ExitCode {
+fn run(mut creator: UnixStream, orders: Orders, lock: Lock, mover: Mover) -> ExitCode {
     let dir = ContainerDir::of_owner(orders.dir.clone());
-    if let Err(failure) = log::to_file(&dir.log_file()) {
+    if let Err(failure) = log::to_file(&dir.log_file(), log::level(orders.debug)) {
         return fail(&mut creator, failure);
     }
     let runtime = match tokio::runtime::Runtime::new() {
@@ -69,7 +77,7 @@ fn run(mut creator: UnixStream, orders: Orders, lock: Lock) -> ExitCode {
     let signals = runtime.block_on(async { Signals::listen() });
     let made = signals
         .map_err(|error| Failure::step("listen for signals", error))
-        .and_then(|signals| Ok((runtime.block_on(make::make(orders, &dir, &creator))?, signals)));
+        .and_then(|signals| Ok((runtime.block_on(make::make(orders, &dir, &creator, mover))?, signals)));
     let exit = match made {
         Ok((made, signals)) => {
             let code = runtime.block_on(serve::serve(made, signals, &mut creator));

@@ -11,6 +11,7 @@ use vc_container::{Container, ContainerSpec, Sandbox};
 use vc_types::{ContainerId, HostPath, SandboxId};
 
 use crate::cli::Run;
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::machine::MachinePlan;
 use crate::rootfs;
@@ -20,16 +21,16 @@ use crate::terminal::{self, RawMode};
 pub(crate) use spec::load as load_bundle;
 
 /// Runs the command; returns its exit code.
-pub(crate) async fn run(options: Run) -> Result<u8, Failure> {
+pub(crate) async fn run(options: Run, config: Config) -> Result<u8, Failure> {
     let mut signals = Signals::listen().map_err(|error| Failure::step("listen for signals", error))?;
     let oci = spec::build(&options)?;
     let terminal = oci.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     let name = random_name()?;
     let id: ContainerId = name.as_str().parse().expect("both kinds of id have the same rules");
     let root = rootfs::of_options(&options.rootfs, &oci)?;
-    let storage =
-        rootfs::storage(id.clone(), root, &oci, rootfs::can_share(), rootfs::direct_volumes().as_ref())?;
-    let machine = MachinePlan::from_options(&options.machine)?;
+    let machine = MachinePlan::of(config, &oci)?;
+    let shared = machine.shared_fs && rootfs::can_share();
+    let storage = rootfs::storage(id.clone(), root, &oci, shared, rootfs::direct_volumes().as_ref())?;
     let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
     let qemu = machine.hypervisor();
     let streams = Streams::own(terminal, options.interactive);

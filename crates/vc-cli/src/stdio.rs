@@ -13,8 +13,12 @@ use vc_container::{Cause, OperationError, Process, Stream};
 
 use crate::failure::Failure;
 
-/// How much is passed on at a time, in bytes.
-const CHUNK: u32 = 64 << 10;
+/// How much of an output is asked for at a time, in bytes: the most that one answer of the agent carries. Each answer
+/// costs a way to the guest and back.
+const MOST: u32 = 1 << 20;
+
+/// How much of the input is passed on at a time, in bytes.
+const CHUNK: usize = 64 << 10;
 
 /// What a terminal takes as the end of the input at the start of a line (termios(3), VEOF): Ctrl-D.
 const END_OF_INPUT: u8 = 4;
@@ -87,7 +91,7 @@ async fn pump_out(process: Process, stream: Stream, to: Arc<OwnedFd>) -> Result<
     let mut first = stream == Stream::Stdout;
     let mut broken = None;
     loop {
-        let data = process.read(stream, CHUNK).await?;
+        let data = process.read(stream, MOST).await?;
         if data.is_empty() {
             return broken.map_or(Ok(()), Err);
         }
@@ -114,7 +118,7 @@ async fn pump_out(process: Process, stream: Stream, to: Arc<OwnedFd>) -> Result<
 
 /// Reads an output to its end; nobody is there to see it.
 async fn discard(process: &Process, stream: Stream) -> Result<(), Failure> {
-    while !process.read(stream, CHUNK).await?.is_empty() {}
+    while !process.read(stream, MOST).await?.is_empty() {}
     Ok(())
 }
 
@@ -168,7 +172,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 fn read_some(from: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; CHUNK as usize];
+    let mut buffer = vec![0; CHUNK];
     loop {
         match rustix::io::read(from, &mut buffer) {
             Ok(read) => {

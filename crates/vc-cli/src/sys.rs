@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::fd::BorrowedFd;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Keeps what this process has open, but for its standard streams, from the programs that it starts.
 ///
@@ -15,6 +16,15 @@ pub(crate) fn keep_descriptors() -> io::Result<()> {
     // SAFETY: the call sets a flag of descriptors and closes none.
     let done = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread a mount namespace, root and working directory of its own.
+///
+/// # Errors
+/// When the kernel refuses (unshare(2)).
+pub(crate) fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: what is unshared is no descriptor: nothing that safe code relies on.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?)
 }
 
 /// Takes over a descriptor that whoever started this process has left to it under an agreed number, and

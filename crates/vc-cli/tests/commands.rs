@@ -31,6 +31,13 @@ fn the_features_are_those_of_the_specification() {
     assert!(output.status.success());
     let features: oci_spec::runtime::Features = serde_json::from_slice(&output.stdout).unwrap();
     assert!(features.hooks().as_ref().unwrap().contains(&"poststop".to_owned()));
+    let linux = features.linux().as_ref().unwrap();
+    assert_eq!(
+        linux.capabilities().as_ref().unwrap().len(),
+        41,
+        "each is known to the specification's types"
+    );
+    assert_eq!(linux.seccomp().as_ref().unwrap().actions().as_ref().unwrap().len(), 8);
 }
 
 #[test]

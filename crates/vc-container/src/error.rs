@@ -11,6 +11,7 @@ use vc_share::{InvalidShareName, ServerEnd, ServerError, ShareError};
 use vc_storage::{OpenError, PlanError};
 use vc_types::{ContainerId, DeviceId, HostPath};
 
+use crate::annotations::InvalidAnnotation;
 use crate::guest_spec::SpecError;
 use crate::sizing::SizeError;
 use crate::state::{Refused, State};
@@ -218,6 +219,9 @@ pub enum Cause {
     /// The container's specification asks for what cannot be had.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// One of the container's annotations cannot be used.
+    #[error(transparent)]
+    Annotation(#[from] InvalidAnnotation),
     /// The machine ended meanwhile.
     #[error("the machine ended: {0}")]
     MachineGone(MachineExit),

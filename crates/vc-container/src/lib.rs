@@ -11,6 +11,7 @@
 //! state. Every step that changed the world pushed its inverse to an undo list first.
 #![forbid(unsafe_code)]
 
+mod annotations;
 mod container;
 mod devices;
 mod error;
@@ -33,6 +34,7 @@ mod store;
 mod timing;
 mod undo;
 
+pub use annotations::InvalidAnnotation;
 pub use container::{Container, ContainerSpec, ForcedStop, Stream};
 pub use error::{Cause, Leftover, OperationError, Step};
 pub use guest_spec::{GuestFeatures, SpecError, guest_process, guest_spec};

@@ -1,12 +1,16 @@
 //! A change to a container's limits as values: what they are after it, and what takes it back.
 
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources};
 
 /// What the kernel has when nobody has said anything (cgroup v2, `cpu.weight` 100 and `cpu.max`; the
-/// shares are those of the OCI specification that become that weight).
+/// shares are those of the OCI specification that become that weight; `vm.swappiness`).
 const SHARES: u64 = 1024;
 const PERIOD: u64 = 100_000;
 const UNLIMITED: i64 = -1;
+const SWAPPINESS: u64 = 60;
+
+/// More huge pages than there can be: the kernel takes it for `max` (`hugetlb.<size>.max`), and has no -1 there.
+const ALL_HUGE_PAGES: i64 = i64::MAX;
 
 /// The limits after `change`: what that does not give stays.
 pub(crate) fn merged(before: &LinuxResources, change: &LinuxResources) -> LinuxResources {
@@ -51,7 +55,8 @@ pub(crate) fn merged(before: &LinuxResources, change: &LinuxResources) -> LinuxR
     after
 }
 
-/// The change that takes `change` back: each limit it gives, as it was before, or as the kernel has it.
+/// The change that takes `change` back: each limit it gives, as it was before, or as the kernel has it. What is given by
+/// the name of a file (`unified`) no agent takes, so that nothing of it is ever to be taken back.
 pub(crate) fn reverse(before: &LinuxResources, change: &LinuxResources) -> LinuxResources {
     let mut back = LinuxResources::default();
     if let Some(new) = change.cpu() {
@@ -70,7 +75,20 @@ pub(crate) fn reverse(before: &LinuxResources, change: &LinuxResources) -> Linux
         memory.set_limit(new.limit().map(|_| old.limit().unwrap_or(UNLIMITED)));
         memory.set_reservation(new.reservation().map(|_| old.reservation().unwrap_or(0)));
         memory.set_swap(new.swap().map(|_| old.swap().unwrap_or(UNLIMITED)));
+        memory.set_swappiness(new.swappiness().map(|_| old.swappiness().unwrap_or(SWAPPINESS)));
         back.set_memory(Some(memory));
+    }
+    if let Some(new) = change.hugepage_limits() {
+        let old = before.hugepage_limits().clone().unwrap_or_default();
+        let as_before = |new: &LinuxHugepageLimit| {
+            let known = old.iter().find(|old| old.page_size() == new.page_size());
+            let mut limit = known.unwrap_or(new).clone();
+            if known.is_none() {
+                limit.set_limit(ALL_HUGE_PAGES);
+            }
+            limit
+        };
+        back.set_hugepage_limits(Some(new.iter().map(as_before).collect()));
     }
     if change.pids().is_some() {
         let mut unlimited = LinuxPids::default();
@@ -100,6 +118,18 @@ mod tests {
             "memory": {"limit": 1, "swap": 2, "reservation": 1}, "pids": {"limit": 4}}"#);
         assert_eq!(after, want);
         assert_eq!(merged(&after, &reverse(&before, &change)).cpu().as_ref().unwrap().shares(), Some(2));
+    }
+
+    #[test]
+    fn huge_pages_and_swappiness_are_taken_back_too() {
+        let change = of(
+            r#"{"memory": {"swappiness": 5}, "hugepageLimits": [{"pageSize": "2MB", "limit": 4}, {"pageSize": "1GB", "limit": 2}]}"#,
+        );
+        let before = of(r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 8}]}"#);
+        let back = of(
+            r#"{"memory": {"swappiness": 60}, "hugepageLimits": [{"pageSize": "2MB", "limit": 8}, {"pageSize": "1GB", "limit": 9223372036854775807}]}"#,
+        );
+        assert_eq!(reverse(&before, &change), back);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 use vc_agent::Agent;
 use vc_hypervisor::{Machine, MachineExit};
 use vc_types::ContainerId;
@@ -135,10 +136,12 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     where
         C: FnOnce(&mut Self) + Send + 'static,
     {
-        self.work.spawn(async move {
+        let work = async move {
             let conclusion: Conclusion<M, A> = Box::new(work.await);
             conclusion
-        });
+        };
+        // Below the span of the sandbox.
+        self.work.spawn(work.in_current_span());
     }
 
     fn next_generation(&mut self) -> u64 {

@@ -72,7 +72,8 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`StoreError::Owned`] while its owner lives, and any other [`StoreError`] when there is no record that
-    /// can be used; then nothing has changed.
+    /// can be used; then nothing has changed, but that a directory without a record is gone on
+    /// [`StoreError::NoRecord`]: its owner died before it had begun, or when it had cleaned up.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the sandbox for another recovery, or half cleaned up for another one.

@@ -75,14 +75,26 @@ impl Store {
         store
     }
 
-    /// Takes over a directory whose owner has died, and reads the record.
+    /// Takes over a directory whose owner has died, and reads the record. One without a record, as an owner leaves it
+    /// that dies before it has begun or when it has cleaned up, is removed.
     pub(crate) fn take_over(dir: &HostPath) -> Result<(Self, SandboxRecord), StoreError> {
         if !dir.as_path().is_dir() {
             return Err(StoreError::NoRecord(dir.clone()));
         }
         let store = Self::lock(dir)?;
-        let record = store.read()?;
-        Ok((store, record))
+        let record = store.read();
+        if matches!(record, Err(StoreError::NoRecord(_))) && store.is_bare() {
+            store.remove()?;
+        }
+        Ok((store, record?))
+    }
+
+    /// Whether nothing is there but what is made for a record.
+    fn is_bare(&self) -> bool {
+        let Ok(mut entries) = fs::read_dir(&self.dir) else { return false };
+        entries.all(|entry| {
+            entry.is_ok_and(|entry| [LOCK, NEW_RECORD].iter().any(|name| entry.file_name() == *name))
+        })
     }
 
     fn lock(dir: &HostPath) -> Result<Self, StoreError> {
@@ -206,6 +218,20 @@ mod tests {
         store.remove().unwrap();
         assert!(!dir.as_path().exists());
         assert!(matches!(Store::take_over(&dir), Err(StoreError::NoRecord(_))));
+    }
+
+    #[test]
+    fn what_an_owner_left_without_a_record_is_removed_and_nothing_else() {
+        let (_parent, dir) = new_dir();
+        let store = Store::create(&dir).unwrap();
+        fs::write(store.path(NEW_RECORD), "{").unwrap();
+        drop(store);
+        assert!(matches!(Store::take_over(&dir), Err(StoreError::NoRecord(_))));
+        assert!(!dir.as_path().exists());
+        drop(Store::create(&dir).unwrap());
+        fs::write(dir.as_path().join("other"), "").unwrap();
+        assert!(matches!(Store::take_over(&dir), Err(StoreError::NoRecord(_))));
+        assert!(dir.as_path().join("other").exists());
     }
 
     #[test]

@@ -74,11 +74,14 @@ impl Undo {
     /// Releases everything, newest first, within `budget`. What fails stays in the list and is told.
     ///
     /// Devices wait for the guest's container to go: a disk is not pulled from under a mount.
+    ///
+    /// # Errors
+    /// What came of it, when something is left.
     pub(crate) async fn run<M: Machine, A: Agent>(
         &mut self,
         guest: &Guest<M, A>,
         budget: Budget,
-    ) -> Released {
+    ) -> Result<Released, Released> {
         let mut released = Released::default();
         let mut kept = Vec::new();
         let mut guest_holds = false;
@@ -130,7 +133,7 @@ impl Undo {
         }
         kept.reverse();
         self.0 = kept;
-        released
+        if released.left.is_empty() { Ok(released) } else { Err(released) }
     }
 }
 

@@ -3,21 +3,23 @@
 //! This program is the owner too: it runs itself again, with a variable that says where.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{MountBuilder, Process, Spec, SpecBuilder};
+use oci_spec::runtime::MountBuilder;
 use vc_agent::{Connector, ExitStatus};
 use vc_container::{
-    Container, ContainerSpec, ContainerStorage, Recovered, Sandbox, SandboxSpec, State, Stream, Timing,
-    storage_request,
+    Container, ContainerSpec, ContainerStorage, Recovered, Sandbox, SandboxSpec, State, StoreError, Stream,
+    Timing, storage_request,
 };
 use vc_hypervisor::MachineSpec;
 use vc_qemu::Qemu;
 use vc_storage::{LayerSource, MountPolicy, Rootfs, Surroundings, Upper};
-use vc_tests::{GuestImage, Layers, Leftovers};
+use vc_tests::{GuestImage, Layers, Leftovers, shell, shell_process, soak};
 use vc_types::{ContainerId, HostPath};
 
 /// Where the owner keeps its sandbox, and what its layer is.
@@ -37,20 +39,6 @@ fn sandbox_spec(dir: &Path) -> SandboxSpec {
     let mut machine = MachineSpec::new("box".parse().unwrap(), kernel, initrd, host_path(dir.join("box")));
     machine.accelerator = vc_tests::host::accelerator().parse().unwrap();
     SandboxSpec { state_dir: Some(host_path(dir.join("state"))), ..SandboxSpec::new(machine) }
-}
-
-fn process(script: &str) -> Process {
-    let mut process = Process::default();
-    process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
-    process.set_env(Some(vec!["PATH=/bin".to_owned()]));
-    process.set_terminal(None);
-    process
-}
-
-fn shell(script: &str) -> Spec {
-    let mut spec = SpecBuilder::default().build().unwrap();
-    spec.set_process(Some(process(script)));
-    spec
 }
 
 /// A directory of the host that every container has at `/data`, where this user can share one.
@@ -87,7 +75,7 @@ async fn owner() {
     let sandbox = Sandbox::create(&Qemu::default(), &Connector::default(), spec).await.unwrap();
     let web = started(&sandbox, "web", "echo up; exec sleep 600", &layer).await;
     let quick = started(&sandbox, "quick", "read line; exit 7", &layer).await;
-    web.exec("job".parse().unwrap(), process("sleep 1; exit 5")).await.unwrap();
+    web.exec("job".parse().unwrap(), shell_process("sleep 1; exit 5")).await.unwrap();
     println!("ready");
     quick.close_stdin().await.unwrap();
     for round in 0.. {
@@ -143,8 +131,12 @@ impl Bench {
     }
 
     async fn recover(&self) -> Recovered {
+        self.try_recover().await.unwrap()
+    }
+
+    async fn try_recover(&self) -> Result<Recovered, StoreError> {
         let state = host_path(self.dir().join("state"));
-        Sandbox::recover(&Qemu::default(), &Connector::at_once(), &state, Timing::default()).await.unwrap()
+        Sandbox::recover(&Qemu::default(), &Connector::at_once(), &state, Timing::default()).await
     }
 }
 
@@ -168,11 +160,11 @@ async fn a_killed_owner_loses_no_container_no_process_and_no_exit_status() {
     assert_eq!(job.wait().await.unwrap(), ExitStatus(5));
     quick.close_stdin().await.unwrap();
     assert_eq!(quick.wait().await.unwrap(), ExitStatus(7));
-    let beside = web.exec("beside".parse().unwrap(), process("exit 6")).await.unwrap();
+    let beside = web.exec("beside".parse().unwrap(), shell_process("exit 6")).await.unwrap();
     assert_eq!(beside.wait().await.unwrap(), ExitStatus(6));
     if source(&bench.layer).exists() {
         let script = "cat /data/of-the-host > /data/of-the-guest";
-        let writes = web.exec("writes".parse().unwrap(), process(script)).await.unwrap();
+        let writes = web.exec("writes".parse().unwrap(), shell_process(script)).await.unwrap();
         assert_eq!(writes.wait().await.unwrap(), ExitStatus(0));
         let written = std::fs::read_to_string(source(&bench.layer).join("of-the-guest"));
         assert_eq!(written.unwrap(), "kept\n");
@@ -201,52 +193,113 @@ enum Moment {
     Record,
     /// As soon as QEMU runs.
     Qemu,
-    /// So many lines after the first, and a moment that differs from time to time.
-    Lines(usize),
+    /// After the record has been written so many times.
+    Write(usize),
+    /// So long after its start.
+    Start(Duration),
+    /// So long after it has said that it is busy.
+    Busy(Duration),
+}
+
+/// The moments that are met in each run; the first write is the first moment.
+const MOMENTS: [Moment; 4] =
+    [Moment::Record, Moment::Qemu, Moment::Busy(Duration::ZERO), Moment::Busy(Duration::from_millis(411))];
+
+/// How often a record is written until its owner does nothing new.
+const WRITES: usize = 16;
+
+/// The moments of a run: first those that are always met, then each write of the record, then any.
+fn moment(round: usize, seed: u64) -> Moment {
+    let random = |end| Duration::from_millis(soak::random(seed, round as u64, end));
+    match round {
+        0..4 => MOMENTS[round],
+        round if round < MOMENTS.len() + WRITES && seed == 0 => Moment::Write(round - MOMENTS.len() + 2),
+        round if round % 4 == 0 => Moment::Start(random(4000)),
+        _ => Moment::Busy(random(3000)),
+    }
+}
+
+/// Returns when the record has been written so many times, as far as that can be seen from outside.
+fn see_writes(record: &Path, count: usize, patience: &dyn Fn()) {
+    let mut seen = BTreeSet::new();
+    while seen.len() < count {
+        patience();
+        // Each write replaces the file; the time tells a number from its last use.
+        seen.extend(record.metadata().map(|file| (file.ino(), file.mtime(), file.mtime_nsec())));
+        std::thread::yield_now();
+    }
 }
 
 #[tokio::test]
 async fn an_owner_that_is_killed_at_any_moment_leaves_what_can_be_taken_over_or_cleaned_up() {
     let Some(bench) = Bench::new() else { return };
-    let moments = [Moment::Record, Moment::Qemu, Moment::Lines(1), Moment::Lines(2)];
-    let times = std::env::var("VC_SOAK").map_or(moments.len(), |times| times.parse().unwrap());
-    for (round, moment) in (0..times).zip(moments.into_iter().cycle()) {
+    let (times, seed) = (soak::times(MOMENTS.len()), soak::seed());
+    let (mut resumed, mut cleaned_up) = (0, 0);
+    for round in 0..times {
+        let moment = moment(round, seed);
         let (owner, mut lines) = bench.owner();
         let began = Instant::now();
+        let patience = || assert!(began.elapsed() < PATIENCE, "{moment:?} does not come");
         let wait_for = |there: &dyn Fn() -> bool| {
             while !there() {
-                assert!(began.elapsed() < PATIENCE, "{moment:?} does not come");
+                patience();
                 std::thread::yield_now();
             }
         };
+        let record = bench.dir().join("state/record.json");
         match moment {
-            Moment::Record => wait_for(&|| bench.dir().join("state/record.json").exists()),
+            Moment::Record => wait_for(&|| record.exists()),
             Moment::Qemu => wait_for(&|| bench.leftovers.qemu().is_some()),
-            Moment::Lines(count) => {
+            Moment::Write(count) => see_writes(&record, count, &patience),
+            Moment::Start(late) => wait_for(&|| began.elapsed() >= late),
+            Moment::Busy(late) => {
                 assert!(lines.any(|line| line.unwrap() == "ready"), "the owner ended");
-                (1..count).for_each(|_| drop(lines.next()));
-                let late = Instant::now() + Duration::from_millis(u64::try_from(round * 137 % 700).unwrap());
-                wait_for(&|| Instant::now() > late);
+                let ready = Instant::now();
+                wait_for(&|| ready.elapsed() >= late);
             }
         }
         kill(owner);
+        let when = format!("seed {seed}, round {round}, {moment:?}");
+        let was_busy = matches!(moment, Moment::Busy(_));
+        if !record.exists() {
+            // It had not even begun.
+            let found = bench.try_recover().await;
+            assert!(matches!(found, Err(StoreError::NoRecord(_))), "{when}: {found:?}");
+            bench.assert_none();
+            continue;
+        }
         match bench.recover().await {
             Recovered::Resumed(sandbox) => {
-                let web = sandbox.container(&"web".parse().unwrap());
-                if let Moment::Lines(_) = moment {
-                    assert_eq!(web.unwrap().status().unwrap().state, State::Running);
+                resumed += 1;
+                if was_busy {
+                    assert_nothing_is_lost(&sandbox, &when).await;
                 }
                 for id in sandbox.status().containers.into_keys() {
                     let left = sandbox.container(&id).unwrap().stop().await.unwrap();
-                    assert!(left.is_empty(), "round {round}, {moment:?}, {id}: {left:?}");
+                    assert!(left.is_empty(), "{when}, {id}: {left:?}");
                 }
                 sandbox.stop().await.unwrap();
             }
             Recovered::CleanedUp(up) => {
-                assert!(up.left.is_empty(), "round {round}, {moment:?}: {up:?}");
-                assert!(!matches!(moment, Moment::Lines(_)), "it could have gone on: {up:?}");
+                cleaned_up += 1;
+                assert!(up.left.is_empty(), "{when}: {up:?}");
+                assert!(!was_busy, "{when}: it could have gone on: {up:?}");
             }
         }
+        println!("{when}: {:.1?}", began.elapsed());
         bench.assert_none();
     }
+    println!("seed {seed}: {times} moments, {resumed} times resumed, {cleaned_up} times cleaned up");
+}
+
+/// What the owner had begun before it was busy goes on, and how it ends is told.
+async fn assert_nothing_is_lost(sandbox: &Sandbox, when: &str) {
+    let container = |name: &str| sandbox.container(&name.parse().unwrap()).unwrap();
+    let (web, quick) = (container("web"), container("quick"));
+    assert_eq!(web.status().unwrap().state, State::Running, "{when}");
+    let job = web.process("job".parse().unwrap()).await.unwrap();
+    assert_eq!(job.wait().await.unwrap(), ExitStatus(5), "{when}");
+    // The owner may have died before it could. Of a process that has ended, there is nothing to close.
+    drop(quick.close_stdin().await);
+    assert_eq!(quick.wait().await.unwrap(), ExitStatus(7), "{when}");
 }

@@ -164,8 +164,14 @@ impl CallError {
     }
 }
 
+impl From<CallError> for ttrpc::Status {
+    fn from(error: CallError) -> Self {
+        ttrpc::get_status(error.code(), chain(&error))
+    }
+}
+
 impl From<CallError> for ttrpc::Error {
     fn from(error: CallError) -> Self {
-        Self::RpcStatus(ttrpc::get_status(error.code(), chain(&error)))
+        Self::RpcStatus(error.into())
     }
 }

@@ -56,7 +56,7 @@ pub use mount_options::MountOptions;
 pub use network::NetworkError;
 pub use reaper::{Exit, ExitStatus, Reaper, wait};
 pub use resources::{Limit, LimitError, limits};
-pub use service::{Connections, server};
+pub use service::{Connections, Server, server};
 pub use spec::{SpecError, container_spec, exec_process};
 pub use storage::{Driver, FsGroup, HugePages, InvalidStorage, Layer, Layers, LowerdirError, NewDirectory};
 pub use storage::{StorageError, StorageSpec, StorageTable, VerityError, VerityOptions};

@@ -6,15 +6,21 @@
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{read, write};
+use nix::unistd::write;
+use rustix::buffer::spare_capacity;
+use rustix::io::{ioctl_fionread, read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-/// What the kernel holds of one stream, in bytes.
-const PIPE_SIZE: i32 = 256 * 1024;
+/// What the kernel holds of standard output, in bytes: as much as one answer carries, so that the process
+/// goes on while an answer travels. Pages are taken only for what is in there.
+const PIPE_SIZE: i32 = 1 << 20;
+
+/// The least room for one read, in bytes. Of a terminal, the kernel gives no more at once.
+const LEAST_ROOM: usize = 4096;
 
 /// The host's ends of a process's streams.
 #[derive(Debug)]
@@ -76,23 +82,27 @@ impl Output {
         Ok(Self { file: non_blocking(descriptor, Interest::READABLE)?, drained: AtomicBool::new(false) })
     }
 
-    /// The next bytes, at most `most`; none at the end of the stream.
+    /// Appends the next bytes to `bytes`, at most `most`; none at the end of the stream. Room is made for
+    /// what is there, once it is there, and is not written to before: every byte is touched once.
     ///
     /// # Cancel safety
     /// Bytes are taken from the stream only by a call that returns them.
-    pub(crate) async fn read(&self, most: usize) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; most];
-        let length = self.file.async_io(Interest::READABLE, |file| match read(file, &mut bytes) {
-            // The other side of a terminal was closed by its last user (pty(7)).
-            Err(Errno::EIO) => Ok(0),
-            result => Ok(result?),
+    pub(crate) async fn read(&self, bytes: &mut Vec<u8>, most: usize) -> std::io::Result<()> {
+        let length = self.file.async_io(Interest::READABLE, |file| {
+            let there = ioctl_fionread(file).ok().and_then(|length| usize::try_from(length).ok());
+            let room = there.unwrap_or_default().max(LEAST_ROOM).min(most);
+            // No more than that: who reads is not to be given more than was asked for.
+            bytes.reserve_exact(room);
+            match read(file, spare_capacity(bytes)) {
+                // The other side of a terminal was closed by its last user (pty(7)).
+                Err(rustix::io::Errno::IO) => Ok(0),
+                result => Ok(result?),
+            }
         });
-        let length = length.await?;
-        if length == 0 {
+        if length.await? == 0 {
             self.drained.store(true, Ordering::Relaxed);
         }
-        bytes.truncate(length);
-        Ok(bytes)
+        Ok(())
     }
 
     fn is_drained(&self) -> bool {
@@ -169,7 +179,28 @@ fn non_blocking(descriptor: OwnedFd, interest: Interest) -> std::io::Result<Asyn
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::io::Write;
     use std::sync::Arc;
+
+    async fn next(output: &Output, most: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        output.read(&mut bytes, most).await.unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_read_takes_what_is_there_and_never_more_than_asked() {
+        let (streams, [_, stdout, _]) = Streams::pipes().unwrap();
+        let mut stdout = File::from(stdout);
+        stdout.write_all(&[7; 100_000]).unwrap();
+        let mut bytes = vec![1];
+        streams.stdout.read(&mut bytes, 10).await.unwrap();
+        assert_eq!(bytes, [1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
+        assert_eq!(next(&streams.stdout, usize::MAX).await, vec![7; 99_990]);
+        // As much as one answer carries waits in the kernel.
+        stdout.write_all(&[7; 1 << 20]).unwrap();
+        assert_eq!(next(&streams.stdout, 1 << 20).await.len(), 1 << 20);
+    }
 
     #[tokio::test]
     async fn ten_mebibytes_pass_whole_and_half_close_ends_the_stream() {
@@ -192,7 +223,7 @@ mod tests {
         });
         let mut received = Vec::new();
         loop {
-            let bytes = streams.stdout.read(65_536).await.unwrap();
+            let bytes = next(&streams.stdout, 65_536).await;
             if bytes.is_empty() {
                 break;
             }
@@ -201,7 +232,7 @@ mod tests {
         assert!(received == sent, "{} of {} bytes came back", received.len(), sent.len());
         assert_eq!(writing.await.unwrap(), Err(Errno::EPIPE));
         assert!(!streams.are_drained());
-        assert!(streams.stderr.as_ref().unwrap().read(1).await.unwrap().is_empty());
+        assert!(next(streams.stderr.as_ref().unwrap(), 1).await.is_empty());
         assert!(streams.are_drained());
         copier.join().unwrap();
         assert_eq!(streams.resize(1, 1), Err(Errno::ENOTTY));
@@ -215,9 +246,9 @@ mod tests {
         let ours = File::from(pty.slave);
         streams.stdin.write(b"hi\n".to_vec()).await.unwrap();
         streams.stdin.close().await;
-        assert_eq!(streams.stdout.read(100).await.unwrap(), b"hi\r\n");
+        assert_eq!(next(&streams.stdout, 100).await, b"hi\r\n");
         drop(ours);
-        assert!(streams.stdout.read(100).await.unwrap().is_empty());
+        assert!(next(&streams.stdout, 100).await.is_empty());
         assert!(streams.are_drained());
     }
 }

@@ -1,5 +1,5 @@
 //! The system calls that have no safe wrapper. All unsafe code of this crate stands here.
-#![expect(unsafe_code, reason = "raw descriptors, ioctl(2), signal(2), clone3(2) and bpf(2)")]
+#![expect(unsafe_code, reason = "raw descriptors, ioctl(2), signal(2), clone3(2), bpf(2) and mallopt(3)")]
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -77,6 +77,20 @@ pub(crate) fn watch_descriptor(descriptor: OwnedFd, interest: Interest) -> std::
     // SAFETY: an `OwnedFd` is open for as long as it lives. The number stays that of the descriptor:
     // no user of this crate replaces what is in an `AsyncFd` (`get_mut` is not used).
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
+}
+
+/// Has the allocator keep what was freed, up to 4 MiB, for what is asked for next. It would give the large buffers of
+/// the streams back to the kernel after each answer, whose pages would have to be made again for the next. One
+/// arena for all threads, so that it is kept once.
+pub(crate) fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in
+        [(libc::M_MMAP_THRESHOLD, 4 << 20), (libc::M_TRIM_THRESHOLD, 4 << 20), (libc::M_ARENA_MAX, 1)]
+    {
+        // SAFETY: changes when memory is given back, and nothing that is in use. It takes effect or not; either is
+        // fine.
+        let _ = unsafe { libc::mallopt(parameter, value) };
+    }
 }
 
 /// Gives `signal` its default action (signal(2)).

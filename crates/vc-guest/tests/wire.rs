@@ -9,8 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use ttrpc::Code;
-use ttrpc::asynchronous::transport::{Listener, Socket};
-use ttrpc::asynchronous::{Client, Server};
+use ttrpc::asynchronous::Client;
+use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{Context, with_duration};
 use vc_agent_protocol::agent_ttrpc::AgentServiceClient;
 use vc_agent_protocol::health::{CheckRequest, ServingStatus};
@@ -20,7 +20,6 @@ use vc_guest::{Connections, DeviceEvents, Guest, ModuleLoader, Reaper, server};
 
 /// An agent without containers, and the host's end of two connections to it.
 struct Agent {
-    _server: Server,
     first: Client,
     second: Option<UnixStream>,
     connections: Connections,
@@ -34,10 +33,12 @@ async fn agent() -> Agent {
     let connections = Connections::default();
     let pair = || UnixStream::pair().expect("the host has sockets");
     let [(first, theirs), (second, theirs_too)] = [pair(), pair()];
-    let accepted = [theirs, theirs_too].map(|stream| Ok(connections.count(stream)));
-    let mut server = server(guest).add_listener(Listener::new(futures::stream::iter(accepted)));
-    server.start().await.expect("there is a listener");
-    Agent { _server: server, first: Client::new(Socket::new(first)), second: Some(second), connections }
+    let server = server(guest);
+    for stream in [theirs, theirs_too] {
+        let (server, stream) = (server.clone(), connections.count(stream));
+        tokio::spawn(async move { server.serve(stream).await });
+    }
+    Agent { first: Client::new(Socket::new(first)), second: Some(second), connections }
 }
 
 fn deadline() -> Context {

@@ -89,7 +89,9 @@ impl Args {
 fn machine(args: &mut Args, spec: &MachineSpec, machine_type: MachineType, accelerator: Chosen) {
     let (accel, cpu) = match accelerator {
         Chosen::Kvm => ("kvm", "host"),
-        Chosen::Tcg => ("tcg", "max"),
+        // Told of fast string instructions, the guest's kernel and C library copy and clear by them, which are
+        // emulated byte by byte.
+        Chosen::Tcg => ("tcg", "max,-erms,-fsrm"),
     };
     let (vcpus, most) = (spec.vcpus, spec.max_vcpus.max(spec.vcpus));
     args.pair("-name", format!("vc-{}", spec.id));

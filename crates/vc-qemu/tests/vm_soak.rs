@@ -10,41 +10,22 @@ use std::time::{Duration, Instant};
 use common::{PATIENCE, launch, signal, soon};
 use nix::sys::signal::Signal;
 use vc_hypervisor::Machine;
+use vc_tests::soak::{self, Held};
 use vc_tests::{GuestImage, Leftovers};
 
 /// The first launches also fill caches and pools.
 const WARM: usize = 5;
 
-#[derive(Debug)]
-struct Held {
-    descriptors: usize,
-    threads: usize,
-    resident: usize,
-}
-
-impl Held {
-    fn now() -> Self {
-        let entries = |dir| std::fs::read_dir(dir).unwrap().count();
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-        Self {
-            descriptors: entries("/proc/self/fd"),
-            threads: entries("/proc/self/task"),
-            resident: pages * 4096,
+/// What is held once that no longer changes, and no more than `most` descriptors.
+async fn settled(most: usize) -> Held {
+    let mut last = Held::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = Held::now();
+        if now.descriptors == last.descriptors && now.descriptors <= most {
+            return now;
         }
-    }
-
-    /// What is held once that no longer changes, and no more than `most` descriptors.
-    async fn settled(most: usize) -> Self {
-        let mut last = Self::now();
-        loop {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            let now = Self::now();
-            if now.descriptors == last.descriptors && now.descriptors <= most {
-                return now;
-            }
-            last = now;
-        }
+        last = now;
     }
 }
 
@@ -64,7 +45,7 @@ fn children() -> String {
 #[tokio::test]
 async fn launches_in_a_row_leave_nothing() {
     let Some(image) = GuestImage::find() else { return };
-    let launches = std::env::var("VC_SOAK").map_or(12, |number| number.parse().expect("VC_SOAK is a number"));
+    let launches = soak::times(12);
     let leftovers = Leftovers::new();
     let mut warm = None;
     let (mut told, mut launched) = (Vec::new(), Vec::new());
@@ -97,7 +78,7 @@ async fn launches_in_a_row_leave_nothing() {
         assert_eq!(children(), "", "round {round}");
         // The tasks of a machine that has ended let go of it a moment later.
         let most = warm.as_ref().map_or(usize::MAX, |warm: &Held| warm.descriptors);
-        let now = tokio::time::timeout(PATIENCE, Held::settled(most)).await;
+        let now = tokio::time::timeout(PATIENCE, settled(most)).await;
         let now = now.unwrap_or_else(|_| panic!("round {round}: {warm:?} and now {:?}", Held::now()));
         match &warm {
             None if round + 1 == WARM => warm = Some(now),

@@ -81,7 +81,7 @@ fn wait_for_socket(socket: &Path, daemon: &mut Child) -> Result<()> {
 
 fn qemu(image: &Path, sockets: &Path, accelerator: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
-    let cpu = if accelerator == "kvm" { "host" } else { "max" };
+    let cpu = if accelerator == "kvm" { "host" } else { "max,-erms,-fsrm" };
     command.args([
         "-M",
         "q35,memory-backend=mem",

@@ -12,7 +12,7 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     apt::install(&VM_PACKAGES)?;
     tools::ensure(workspace, VSOCK_DAEMON)?;
     guest::build(workspace, &guest::Options::default())?;
-    let source = guest::example(workspace, "vsock_source")?;
+    let source = guest::example(workspace, "byte_source")?;
     let mut command = workspace.cargo();
     command.args(["run", "--locked", "--release", "--package=vc-container", "--example=wire", "--"]);
     command.arg(source).args(["--accel", &options.accelerator]).args(&options.wire);

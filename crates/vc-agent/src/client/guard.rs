@@ -10,11 +10,12 @@ use ttrpc::proto::{MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader};
 
 use super::MAX_CHUNK;
 
-/// The longest frame accepted, in bytes: a full chunk, or a small answer with a long error text.
+/// The longest frame accepted, in bytes: a full chunk and what is around it, or a small answer with a long
+/// error text.
 ///
 /// ttrpc itself takes 4 MiB, which a hostile guest can fill with fields that decode to forty times
 /// their size.
-pub(super) const MAX_FRAME: u32 = 2 * MAX_CHUNK;
+pub(super) const MAX_FRAME: u32 = MAX_CHUNK + 64 * 1024;
 
 /// Why a connection ended, as far as this end can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -37,7 +37,7 @@ use line::Line;
 use wait::Waits;
 
 /// The most bytes of a stream that one message carries, either way.
-pub const MAX_CHUNK: u32 = 256 * 1024;
+pub const MAX_CHUNK: u32 = 1024 * 1024;
 
 /// An agent that answered; made by [`Connector`].
 ///

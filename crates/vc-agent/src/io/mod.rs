@@ -18,7 +18,7 @@ use std::pin::Pin;
 use crate::AgentError;
 
 /// The most bytes that are asked for, or sent, at once.
-const CHUNK: u32 = 256 * 1024;
+const CHUNK: u32 = 1024 * 1024;
 
 type Call<T> = Pin<Box<dyn Future<Output = Result<T, AgentError>> + Send>>;
 

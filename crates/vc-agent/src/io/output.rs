@@ -14,7 +14,7 @@ use crate::{AgentError, ProcessRef, Streams};
 /// An output of a process, from where it is read on to its end.
 ///
 /// One read is always under way, so the next bytes travel while those before are used; there are never
-/// two, since nothing would keep their order. At most 512 KiB are held here.
+/// two, since nothing would keep their order. At most 2 MiB are held here.
 ///
 /// # Cancel safety
 /// A dropped read loses nothing. What has been read ahead is lost when the `Output` is dropped.

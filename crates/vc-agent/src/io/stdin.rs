@@ -17,7 +17,7 @@ use crate::{ProcessRef, Streams};
 ///
 /// A write returns once its bytes are on their way, a flush once the process's pipe has them; that they
 /// cannot be delivered is the error of a later write or flush. To shut it down flushes, and gives the
-/// process its end of file. At most 256 KiB are held here.
+/// process its end of file. At most 1 MiB is held here.
 ///
 /// # Cancel safety
 /// A dropped write has written nothing or all that it would have returned. Dropping the `Stdin` leaves

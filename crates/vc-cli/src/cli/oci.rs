@@ -101,8 +101,9 @@ pub(crate) enum ListFormat {
 #[derive(Args, Debug)]
 #[group(id = "what", required = true, multiple = true, args = ["process", "command"])]
 pub(crate) struct Exec {
-    /// File with the process in the form of config.json, instead of the options below
-    #[arg(short = 'p', long, value_name = "FILE", conflicts_with_all = ["tty", "env", "cwd", "user", "cap", "command"])]
+    /// File with the process in the form of config.json, instead of the options below; it says whether there is a
+    /// terminal, whatever --tty says
+    #[arg(short = 'p', long, value_name = "FILE", conflicts_with_all = ["env", "cwd", "user", "cap", "command"])]
     pub(crate) process: Option<PathBuf>,
 
     /// Return once the process runs

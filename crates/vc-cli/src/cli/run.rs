@@ -7,6 +7,7 @@ use clap::Args;
 use vc_hypervisor::Accelerator;
 use vc_types::MiB;
 
+use crate::failure::Failure;
 use crate::values::{Env, MountJson, User};
 
 #[derive(Args, Debug)]
@@ -65,43 +66,74 @@ pub(crate) struct Rootfs {
     pub(crate) bundle: Option<PathBuf>,
 }
 
-#[derive(Args, Debug)]
+/// What is to be otherwise than the configuration says.
+#[derive(Args, Debug, Default)]
 pub(crate) struct Machine {
-    /// Memory of the machine
-    #[arg(short = 'm', long, value_name = "SIZE", default_value = "256M")]
-    pub(crate) memory: MiB,
+    /// Memory of the machine, besides what its container's limits ask for
+    #[arg(short = 'm', long, value_name = "SIZE")]
+    pub(crate) memory: Option<MiB>,
 
-    /// Number of vCPUs of the machine
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub(crate) cpus: NonZeroU8,
+    /// Number of vCPUs of the machine, besides what its container's limits ask for
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<NonZeroU8>,
 
     /// What runs the guest's instructions: auto, kvm or tcg
-    #[arg(long, value_name = "NAME", env = "VC_ACCEL", default_value = "auto")]
-    pub(crate) accel: Accelerator,
+    #[arg(long, value_name = "NAME")]
+    pub(crate) accel: Option<Accelerator>,
 
-    /// Directory of the guest image: vmlinux and initrd [default: guest beside vc's own directory]
-    #[arg(long, value_name = "DIR", env = "VC_GUEST")]
+    /// Directory of the guest image: vmlinux and initrd
+    #[arg(long, value_name = "DIR")]
     pub(crate) guest: Option<PathBuf>,
 
     /// Kernel of the guest, instead of the guest image's
-    #[arg(long, value_name = "FILE", env = "VC_KERNEL")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
 
     /// Initial RAM disk of the guest, instead of the guest image's
-    #[arg(long, value_name = "FILE", env = "VC_INITRD")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
 
     /// The QEMU program
-    #[arg(long, value_name = "PROGRAM", env = "VC_QEMU", default_value = "qemu-system-x86_64")]
-    pub(crate) qemu: PathBuf,
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) qemu: Option<PathBuf>,
 
     /// The program that serves vsock on a host without /dev/vhost-vsock
-    #[arg(
-        long,
-        value_name = "PROGRAM",
-        env = "VC_VHOST_DEVICE_VSOCK",
-        default_value = "vhost-device-vsock",
-        hide = true
-    )]
-    pub(crate) vsock_program: PathBuf,
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    pub(crate) vsock_program: Option<PathBuf>,
+}
+
+impl Machine {
+    /// The options that are given: the key of the configuration, the option's name, the value.
+    pub(crate) fn settings(&self) -> Result<Vec<(&'static str, &'static str, String)>, Failure> {
+        let path = |option: &'static str, path: &PathBuf| {
+            let text = path.to_str().map(str::to_owned);
+            text.ok_or_else(|| {
+                Failure::message(format!("{option} {}: the path is not UTF-8", path.display()))
+            })
+        };
+        let paths = [
+            ("hypervisor.qemu.guest", "--guest", &self.guest),
+            ("hypervisor.qemu.kernel", "--kernel", &self.kernel),
+            ("hypervisor.qemu.initrd", "--initrd", &self.initrd),
+            ("hypervisor.qemu.path", "--qemu", &self.qemu),
+            ("hypervisor.qemu.vsock_daemon", "--vsock-program", &self.vsock_program),
+        ];
+        let mut settings = Vec::new();
+        for (key, option, value) in paths {
+            if let Some(value) = value {
+                settings.push((key, option, path(option, value)?));
+            }
+        }
+        let values = [
+            (
+                "hypervisor.qemu.default_memory",
+                "--memory",
+                self.memory.map(|memory| memory.get().to_string()),
+            ),
+            ("hypervisor.qemu.default_vcpus", "--cpus", self.cpus.map(|cpus| cpus.to_string())),
+            ("hypervisor.qemu.accelerator", "--accel", self.accel.map(|accel| accel.to_string())),
+        ];
+        settings.extend(values.into_iter().filter_map(|(key, option, value)| Some((key, option, value?))));
+        Ok(settings)
+    }
 }

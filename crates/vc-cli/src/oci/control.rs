@@ -8,6 +8,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vc_agent::Signal;
 use vc_types::ContainerId;
 
+use super::cgroup;
 use super::client::ask;
 use super::hooks::{self, Point};
 use super::protocol::{Ask, Reply, VERSION};
@@ -56,7 +57,10 @@ pub(crate) fn delete(root: &Root, id: &ContainerId, force: bool) -> Result<(), F
     let record = Record::read(&dir);
     remove(dir, lock)?;
     match record {
-        Ok(record) => poststop(&record),
+        Ok(record) => {
+            cgroup::remove(&record.cgroups);
+            poststop(&record)
+        }
         // It is gone all the same; what was to be run after it is not known.
         Err(failure) => {
             tracing::warn!("{}", failure.for_engines());

@@ -10,11 +10,14 @@ use std::process::{Child, Command};
 use command_fds::{CommandFdExt, FdMapping};
 use serde::Serialize;
 
+use super::cgroup;
+use super::namespaces;
 use super::protocol::{read_frame, write_frame};
 use super::record::{Record, replace};
 use super::remove::remove;
 use super::root::{ContainerDir, Lock, Root};
-use crate::cli::Create;
+use crate::cli::{Create, Global};
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::machine::MachinePlan;
 use crate::owner::{Answer, CREATOR, LOCK, Orders};
@@ -25,7 +28,7 @@ use crate::sys;
 const LAST_WORDS: u64 = 1024;
 
 /// Creates the container; its owner lives on.
-pub(crate) fn create(root: &Root, options: &Create) -> Result<(), Failure> {
+pub(crate) fn create(root: &Root, global: &Global, options: &Create) -> Result<(), Failure> {
     // The owner is not to hold what the caller left open, such as the pipes of a monitor.
     sys::keep_descriptors().map_err(|error| Failure::step("keep open files from the owner", error))?;
     if options.preserve_fds > 0 {
@@ -37,17 +40,22 @@ pub(crate) fn create(root: &Root, options: &Create) -> Result<(), Failure> {
     let spec = load_bundle(&bundle)?;
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     check_terminal(terminal, options.console_socket.as_deref())?;
-    let machine = MachinePlan::from_options(&options.machine)?;
+    namespaces::check(&spec)?;
+    let config = Config::load(global, &options.machine)?;
+    let debug = global.debug || config.switch("runtime.enable_debug");
+    let machine = MachinePlan::of(config, &spec)?;
     let console_socket = options.console_socket.as_deref().map(absolute).transpose()?;
     root.make()?;
-    let record = Record::new(options.id.clone(), bundle, &spec);
+    let mut record = Record::new(options.id.clone(), bundle, &spec);
+    record.cgroups = cgroup::of(&spec).map_err(|error| Failure::step("look for cgroups", error))?;
     let (dir, lock) = root.reserve(&record)?;
-    let orders = Orders { dir: dir.path().to_owned(), record, spec, machine, console_socket };
+    let orders = Orders { dir: dir.path().to_owned(), record, spec, machine, console_socket, debug };
     let lock = lock.into_file();
     let pid = match order(&orders, &lock) {
         Ok(pid) => pid,
         Err(failure) => {
             clean_up(dir, lock);
+            cgroup::remove(&orders.record.cgroups);
             return Err(failure);
         }
     };

@@ -57,6 +57,9 @@ pub(crate) struct Record {
     /// For the hooks that run when the bundle may be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hooks: Option<Hooks>,
+    /// The host's cgroups that its owner and its machine are in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cgroups: Vec<PathBuf>,
     /// The exit code, once its process has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) exit_code: Option<u8>,
@@ -77,6 +80,7 @@ impl Record {
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             hooks: spec.hooks().clone(),
+            cgroups: Vec::new(),
             exit_code: None,
         }
     }

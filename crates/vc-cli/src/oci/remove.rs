@@ -12,11 +12,22 @@ use crate::failure::Failure;
 
 /// Removes the directory of a container that nobody owns. Its name is free at once.
 pub(crate) fn remove(dir: ContainerDir, lock: Lock) -> Result<(), Failure> {
-    let step = format!("remove {}", dir.path().display());
+    // First what only this directory's name leads to.
+    let machine = dir.machine_dir();
+    if machine.exists() {
+        remove_tree(&machine)?;
+    }
     unmount_below(dir.path())?;
-    let gone = dir.retire().map_err(|error| Failure::step(&step, error))?;
+    let step = format!("remove {}", dir.path().display());
+    let gone = dir.retire().map_err(|error| Failure::step(step, error))?;
     drop(lock);
-    fs::remove_dir_all(gone).map_err(|error| Failure::step(&step, error))
+    remove_tree(&gone)
+}
+
+/// Removes a directory that nobody looks at any more, with what is mounted and stored in it.
+pub(crate) fn remove_tree(dir: &Path) -> Result<(), Failure> {
+    unmount_below(dir)?;
+    fs::remove_dir_all(dir).map_err(|error| Failure::step(format!("remove {}", dir.display()), error))
 }
 
 /// Takes away every mount below the directory: what is mounted there is not to be removed with it.

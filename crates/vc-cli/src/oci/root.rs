@@ -29,6 +29,17 @@ pub(crate) struct ContainerDir(PathBuf);
 #[derive(Debug)]
 pub(crate) struct Lock(File);
 
+/// What the names of machines' directories begin with.
+const MACHINE: &str = ".m-";
+
+/// FNV-1a, which is the same in every version of `vc`. Of two containers whose names have the same one, the second is
+/// refused, as its directory exists.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 impl Root {
     /// What `--root` names, or the default.
     pub(crate) fn of(option: Option<&Path>) -> Result<Self, Failure> {
@@ -96,15 +107,25 @@ impl Root {
 
     /// The names of all containers, sorted.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Failure> {
+        let mut ids: Vec<ContainerId> = self.names()?.iter().filter_map(|name| name.parse().ok()).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The directories that are being made or removed, or were when whoever did so was killed.
+    pub(crate) fn unfinished(&self) -> Result<Vec<PathBuf>, Failure> {
+        let names =
+            self.names()?.into_iter().filter(|name| name.starts_with('.') && !name.starts_with(MACHINE));
+        Ok(names.map(|name| self.0.join(name)).collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>, Failure> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Failure::step(format!("read {}", self.0.display()), error)),
         };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut ids: Vec<ContainerId> = names.filter_map(|name| name.parse().ok()).collect();
-        ids.sort();
-        Ok(ids)
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 }
 
@@ -121,9 +142,11 @@ impl ContainerDir {
         self.0.join("owner.log")
     }
 
-    /// Where the machine's files go; short, since the path of a socket may have 107 bytes.
+    /// Where the machine's files go: beside, under a short name of its own, since the path of a socket may have 107
+    /// bytes (unix(7)) and the name of a container 64 and more.
     pub(crate) fn machine_dir(&self) -> PathBuf {
-        self.0.join("m")
+        let id = self.0.file_name().unwrap_or_default();
+        self.0.with_file_name(format!("{MACHINE}{:016x}", hash(id.as_encoded_bytes())))
     }
 
     fn lock_file(&self) -> PathBuf {
@@ -207,6 +230,16 @@ mod tests {
         drop(lock);
         assert!(dir.try_lock().unwrap().is_some());
         assert_eq!(root.ids().unwrap(), ["a".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_directory_of_a_machine_is_short_and_its_own() {
+        let dir = |id: &str| ContainerDir(Path::new("/run/user/1000/vc").join(id)).machine_dir();
+        let long = dir(&"f".repeat(64));
+        assert!(long.as_os_str().len() < 40 && long.starts_with("/run/user/1000/vc"), "{}", long.display());
+        assert_ne!(long, dir(&"e".repeat(64)));
+        // FNV's own test vector.
+        assert_eq!(dir("foobar").file_name().unwrap(), ".m-85944171f73967e8");
     }
 
     #[test]

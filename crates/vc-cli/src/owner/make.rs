@@ -1,5 +1,6 @@
 //! Making the container: machine, hooks, container, streams. A failure takes back what was done.
 
+use std::io;
 use std::os::unix::net::UnixStream;
 
 use oci_spec::runtime::Spec;
@@ -10,7 +11,9 @@ use vc_container::{Container, ContainerSpec, ContainerStorage, Sandbox};
 use vc_types::{ContainerId, HostPath, SandboxId};
 
 use super::orders::Orders;
+use super::place::{Mover, Place};
 use crate::failure::Failure;
+use crate::oci::cgroup;
 use crate::oci::console::Console;
 use crate::oci::hooks::{self, Point};
 use crate::oci::record::{Record, Status};
@@ -30,11 +33,20 @@ pub(super) struct Made {
 }
 
 /// Makes the container. When the creator goes away meanwhile, nobody wants it any more, and nothing is left.
-pub(super) async fn make(orders: Orders, dir: &ContainerDir, creator: &UnixStream) -> Result<Made, Failure> {
+pub(super) async fn make(
+    orders: Orders,
+    dir: &ContainerDir,
+    creator: &UnixStream,
+    mover: Mover,
+) -> Result<Made, Failure> {
     let mut record = orders.record.clone();
     record.pid = Some(std::process::id());
     record.write(dir)?;
-    let storage = storage(&orders.spec, &record)?;
+    if let Err(error) = cgroup::enter(&record.cgroups) {
+        // The container is as it should be, only what it uses is counted elsewhere.
+        tracing::warn!(%error, "the machine is not in the cgroup of its container");
+    }
+    let storage = storage(&orders.spec, &record, orders.machine.shared_fs)?;
     let streams = streams(&orders)?;
     let machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;
     let hypervisor = orders.machine.hypervisor();
@@ -46,7 +58,7 @@ pub(super) async fn make(orders: Orders, dir: &ContainerDir, creator: &UnixStrea
         () = closed(creator) => return Err(gone()),
     };
     let made = tokio::select! {
-        made = in_sandbox(&sandbox, &orders.spec, storage, &record) => made,
+        made = in_sandbox(&sandbox, &orders.spec, storage, &record, mover) => made,
         () = closed(creator) => Err(gone()),
     };
     match made {
@@ -75,18 +87,24 @@ async fn in_sandbox(
     spec: &Spec,
     storage: ContainerStorage,
     record: &Record,
+    mover: Mover,
 ) -> Result<Container, Failure> {
     let state = state_json(record, Status::Creating);
     for point in [Point::Prestart, Point::CreateRuntime] {
         hooks::run(record.hooks.as_ref(), point, &state).await?;
     }
     let oci = hooks::without_those_of_the_host(spec.clone());
-    Ok(sandbox.create_container(record.id.clone(), ContainerSpec { oci, storage }).await?)
+    let container = sandbox.create_container(record.id.clone(), ContainerSpec { oci, storage }).await?;
+    let place = Place::of(&record.rootfs, &record.bundle, spec);
+    let moved = tokio::task::spawn_blocking(move || mover.go(place)).await.map_err(io::Error::other);
+    moved.flatten().map_err(|error| Failure::step("show the container's files to engines", error))?;
+    Ok(container)
 }
 
-fn storage(spec: &Spec, record: &Record) -> Result<ContainerStorage, Failure> {
+fn storage(spec: &Spec, record: &Record, shared_fs: bool) -> Result<ContainerStorage, Failure> {
     let root = rootfs::of_bundle(&record.rootfs)?;
-    rootfs::storage(record.id.clone(), root, spec, rootfs::can_share(), rootfs::direct_volumes().as_ref())
+    let shared = shared_fs && rootfs::can_share();
+    rootfs::storage(record.id.clone(), root, spec, shared, rootfs::direct_volumes().as_ref())
 }
 
 fn streams(orders: &Orders) -> Result<(Streams, Option<Console>), Failure> {

@@ -17,6 +17,8 @@ pub(crate) struct Orders {
     pub(crate) spec: Spec,
     pub(crate) machine: MachinePlan,
     pub(crate) console_socket: Option<PathBuf>,
+    /// Whether more is logged.
+    pub(crate) debug: bool,
 }
 
 /// What became of it.

@@ -45,7 +45,7 @@ impl<'a> Bundle<'a> {
             ],
             "annotations": {"org.example.color": "green"},
             "hooks": hooks,
-            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]},
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "network"}]},
         });
         fs::write(dir.join("config.json"), config.to_string()).unwrap();
         Some(Self { bench, dir, _mounted: mounted })

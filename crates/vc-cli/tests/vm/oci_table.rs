@@ -174,7 +174,7 @@ fn runc(bench: &Bench, process: &Value) -> Option<Runtime> {
         "process": process,
         "root": {"path": bench.layers.path().join("busybox.tree")},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]},
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "network"}]},
     });
     fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let root = dir.join("state");

@@ -1,7 +1,8 @@
 //! `wire SOURCE [--rounds N] [--accel tcg] [exec] [stdio] [rpc]`: what the way to a container costs, next to what is
 //! behind it. `cargo xtask bench exec stdio rpc` builds what this needs, and runs it.
 //!
-//! `SOURCE` is the static program `vsock_source`, which sends bytes over a vsock connection of its own.
+//! `SOURCE` is the static program `byte_source`, which sends bytes over a vsock connection of its own or to its standard
+//! output.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 mod bed;

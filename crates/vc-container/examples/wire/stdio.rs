@@ -13,7 +13,11 @@ use crate::bed::Bed;
 use crate::series::{Series, compare, heading};
 
 /// How much is sent in a round.
-const MIB: usize = 24;
+const MIB: usize = 32;
+
+/// The most bytes of a call, and fewer.
+const MOST: u32 = 1 << 20;
+const SMALL: u32 = 64 << 10;
 
 /// The port of the host that the raw bytes come to.
 const PORT: u32 = 2000;
@@ -24,8 +28,9 @@ pub(crate) async fn measure(bed: &Bed, rounds: usize) -> Result<()> {
         return Err("this measures vsock devices in user space only".into());
     };
     let listener = UnixListener::bind(format!("{socket}_{PORT}"))?;
-    let [mut raw, mut stdout, mut plain]: [Series; 3] = Default::default();
+    let [mut raw, mut stdout, mut ahead, mut small]: [Series; 4] = Default::default();
     let (count, port) = (MIB.to_string(), PORT.to_string());
+    let to_stdout = ["/source", "-", &count];
     for round in 0..rounds {
         let source = bed.exec(&format!("raw{round}"), &["/source", &port, &count]).await?;
         let (mut stream, _) = listener.accept().await?;
@@ -33,30 +38,30 @@ pub(crate) async fn measure(bed: &Bed, rounds: usize) -> Result<()> {
         drop(stream);
         bed.agent.wait(&source).await?;
 
-        let blocks = format!("count={count}");
-        let dd = ["dd", "if=/dev/zero", "bs=1M", &blocks];
-        let source = bed.exec(&format!("dd{round}"), &dd).await?;
-        let mut output = Output::stdout(&bed.agent, &source);
-        stdout.push(speed(&mut output).await?);
-        bed.agent.wait(&source).await?;
+        for (most, series) in [(MOST, &mut stdout), (SMALL, &mut small)] {
+            let source = bed.exec(&format!("stdout{round}-{most}"), &to_stdout).await?;
+            series.push(speed_of_calls(bed, &source, most).await?);
+            bed.agent.wait(&source).await?;
+        }
 
-        let source = bed.exec(&format!("plain{round}"), &dd).await?;
-        plain.push(speed_of_calls(bed, &source).await?);
+        let source = bed.exec(&format!("ahead{round}"), &to_stdout).await?;
+        let mut output = Output::stdout(&bed.agent, &source);
+        ahead.push(speed(&mut output).await?);
         bed.agent.wait(&source).await?;
     }
     heading(&format!("{MIB} MiB out of a container"), rounds);
     compare("MiB/s", ("a vsock connection of their own", &raw), ("standard output", &stdout));
-    let calls = ("standard output, one call after the other", &plain);
-    compare("MiB/s", calls, ("standard output, read ahead", &stdout));
+    compare("MiB/s", ("standard output", &stdout), ("in calls for 64 KiB each", &small));
+    compare("MiB/s", ("standard output", &stdout), ("standard output, read ahead", &ahead));
     Ok(())
 }
 
-/// As [`speed`], with one call after the other, each for as much as read ahead.
-async fn speed_of_calls(bed: &Bed, process: &ProcessRef) -> Result<f64> {
-    let read = || bed.agent.read_stdout(process, 256 * 1024);
+/// As [`speed`], with one call after the other, each for at most `most` bytes.
+async fn speed_of_calls(bed: &Bed, process: &ProcessRef, most: u32) -> Result<f64> {
+    let read = || bed.agent.read_stdout(process, most);
     let first = read().await?.len();
     let (start, mut came) = (Instant::now(), first);
-    loop {
+    while came < MIB << 20 {
         match read().await?.len() {
             0 => break,
             more => came += more,

@@ -12,6 +12,7 @@ use vc_types::{ContainerId, DeviceId};
 use super::ghost::Ghost;
 use super::record::Record;
 use super::{Owner, Reply, refuse};
+use crate::annotations;
 use crate::container::ContainerSpec;
 use crate::devices::DeviceUse;
 use crate::error::{Cause, Leftover, OperationError, Step};
@@ -33,6 +34,10 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         };
         if let Some(cause) = refusal {
             return refuse(reply, Step::CheckState(id), cause);
+        }
+        let mut spec = spec;
+        if let Err(error) = annotations::apply(&mut spec.oci) {
+            return refuse(reply, Step::Plan(id), error.into());
         }
         let resources = resources_of(&spec);
         let generation = self.next_generation();
@@ -84,7 +89,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         match self.metrics.step("create", span, steps).await {
             Ok(()) => Creation { undo, result: Ok(()), ghost: false },
             Err(mut error) => {
-                let Released { left, ghost } = undo.run(self, self.timing.undo()).await;
+                let span = tracing::info_span!("undo", container = %id);
+                let undone = self.metrics.step("undo", span, undo.run(self, self.timing.undo())).await;
+                let (Ok(Released { left, ghost }) | Err(Released { left, ghost })) = undone;
                 error.left = left;
                 let noted = self.note(|record| match record.container(id) {
                     Some(known) if !undo.is_empty() => known.phase = Phase::Stopped,

@@ -17,7 +17,8 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         self.stopping = Some(vec![reply]);
         let (guest, running) = (self.guest.clone(), self.machine_exit.is_none());
         self.spawn(async move {
-            let ended = guest.end(running).await;
+            let span = tracing::info_span!("stop sandbox");
+            let ended = guest.metrics.step("stop sandbox", span, guest.end(running)).await;
             let left = match &ended {
                 Ok(_) => guest.shares.end(guest.timing.undo().deadline()).await,
                 // The guest may still use it.

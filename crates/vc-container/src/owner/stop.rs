@@ -70,8 +70,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
                 if was != State::Stopped {
                     guest.kill(&id, running).await;
                 }
-                let released = undo.run(&guest, guest.timing.undo()).await;
-                if released.left.is_empty() { Ok(released) } else { Err(released) }
+                undo.run(&guest, guest.timing.undo()).await
             };
             let (Ok(mut released) | Err(mut released)) = guest.metrics.step("stop", span, steps).await;
             let is_deleted = matches!(purpose, Purpose::Delete(_)) && released.left.is_empty();

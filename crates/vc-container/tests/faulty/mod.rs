@@ -62,6 +62,11 @@ impl Faults {
         *self.lock() = Plan { next: Some((n, fault)), ..Plan::default() };
     }
 
+    /// No call goes wrong any more.
+    pub(crate) fn heal(&self) {
+        self.lock().next = None;
+    }
+
     /// The call that went wrong, if it has come to it.
     pub(crate) fn met(&self) -> Option<String> {
         self.lock().met.clone()

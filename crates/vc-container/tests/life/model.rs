@@ -252,7 +252,7 @@ impl StateMachineTest for System {
 }
 
 fn config() -> ProptestConfig {
-    let cases = std::env::var("VC_SOAK").map_or(24, |cases| cases.parse().expect("VC_SOAK is a number"));
+    let cases = vc_tests::soak::times(24).try_into().unwrap();
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

@@ -55,6 +55,7 @@ fn fill_standard_streams() {
 /// Runs the agent as the first process, until the host asks for the end or something fails.
 pub fn run_init() {
     let started = Instant::now();
+    crate::sys::keep_freed_memory();
     greet();
     if let Err(error) = boot(started) {
         tracing::error!(error = chain(&error), "the agent cannot run");

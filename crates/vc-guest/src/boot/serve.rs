@@ -7,7 +7,7 @@ use crate::guest::Guest;
 use crate::log::{LogLines, chain};
 use crate::modules::ModuleLoader;
 use crate::reaper::Reaper;
-use crate::service::{Connections, server};
+use crate::service::{Connections, Server, server};
 use crate::uevent::DeviceEvents;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ const TRANSPORT: &str = "vmw_vsock_virtio_transport";
 /// How long the answer to the last request has to leave the guest, unless the host hangs up sooner. A
 /// host that misses it sees the machine end.
 const LAST_ANSWER: Duration = Duration::from_millis(20);
+
+/// How long nobody is accepted after somebody could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the host may take to accept the connection that announces the agent.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(5);
@@ -87,14 +90,9 @@ pub(super) async fn serve(
     let guest = Guest::new(reaper, modules, modules_ready, events);
     boot_modules.reached(Progress::Reachable).await;
     let connections = Connections::default();
-    let counter = connections.clone();
     let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))
         .map_err(|error| BootError::Step("listen on vsock", error))?;
-    let incoming =
-        futures::StreamExt::map(listener.incoming(), move |stream| stream.map(|s| counter.count(s)));
-    let mut server =
-        server(guest.clone()).add_listener(ttrpc::asynchronous::transport::Listener::new(incoming));
-    server.start().await.map_err(|error| BootError::Step("serve", std::io::Error::other(error)))?;
+    tokio::spawn(accept(listener, server(guest.clone()), connections.clone()));
     tracing::info!(milliseconds = started.elapsed().as_millis(), "serving");
     if let Some(port) = settings.ready_port {
         tokio::spawn(announce(port));
@@ -117,6 +115,23 @@ pub(super) async fn serve(
         tracing::info!("the host is still connected");
     }
     Ok(())
+}
+
+/// Serves every host that connects.
+async fn accept(listener: VsockListener, server: Server, connections: Connections) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (server, stream) = (server.clone(), connections.count(stream));
+                tokio::spawn(async move { server.serve(stream).await });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a host cannot connect");
+                // Such as for want of descriptors: not to be tried again at once.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 /// Tells the host that it can connect now, by a connection to its port `port` that says nothing.

@@ -49,7 +49,12 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     let mount_points = guest.storages().add(id.as_str(), &request.storages).await?;
     let created = async {
         super::device::use_guest_numbers(guest, &request.devices, &mut spec).await?;
-        create_mounted(guest, &id, spec, &mount_points).await
+        let before = super::sysctl::set_those_of_the_guest(&mut spec)?;
+        let created = create_mounted(guest, &id, spec, &mount_points).await;
+        if created.is_err() {
+            before.restore();
+        }
+        created
     };
     match created.await {
         Ok(container) => {
@@ -75,6 +80,7 @@ async fn create_mounted(
     let launched = async {
         // Of no more use once the container is in it.
         let _users = UserNamespace::make(guest, &mut spec).await?;
+        super::copy_up::fill(&mut spec, &bundle, guest.modules())?;
         write_bundle(&bundle, &spec)?;
         let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
         let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), console };

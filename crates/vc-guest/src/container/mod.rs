@@ -1,6 +1,7 @@
 //! Containers and their processes.
 
 mod console;
+mod copy_up;
 mod counters;
 mod create;
 mod device;
@@ -10,6 +11,7 @@ mod remove;
 mod signal;
 mod start;
 mod stats;
+mod sysctl;
 mod termination_log;
 mod update;
 mod user_namespace;

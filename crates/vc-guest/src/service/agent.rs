@@ -18,21 +18,18 @@ use vc_agent_protocol::agent::{
     GetDiagnosticDataRequest, GetDiagnosticDataResponse, GetIPTablesRequest, GetIPTablesResponse,
     GetMetricsRequest, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse, Interfaces,
     ListInterfacesRequest, ListRoutesRequest, MemHotplugByProbeRequest, Metrics, OOMEvent,
-    OnlineCPUMemRequest, PauseContainerRequest, ReadStreamRequest, ReadStreamResponse,
-    RemoveContainerRequest, RemoveStaleVirtiofsShareMountsRequest, ReseedRandomDevRequest,
-    ResizeVolumeRequest, ResumeContainerRequest, Routes, SetGuestDateTimeRequest, SetIPTablesRequest,
-    SetIPTablesResponse, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
-    StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest, UpdateEphemeralMountsRequest,
-    UpdateInterfaceRequest, UpdateRoutesRequest, VolumeStatsRequest, WaitProcessRequest, WaitProcessResponse,
-    WriteStreamRequest, WriteStreamResponse,
+    OnlineCPUMemRequest, PauseContainerRequest, RemoveContainerRequest,
+    RemoveStaleVirtiofsShareMountsRequest, ReseedRandomDevRequest, ResizeVolumeRequest,
+    ResumeContainerRequest, Routes, SetGuestDateTimeRequest, SetIPTablesRequest, SetIPTablesResponse,
+    SignalProcessRequest, StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
+    TtyWinResizeRequest, UpdateContainerRequest, UpdateEphemeralMountsRequest, UpdateInterfaceRequest,
+    UpdateRoutesRequest, VolumeStatsRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
+    WriteStreamResponse,
 };
 use vc_agent_protocol::agent_ttrpc;
 use vc_agent_protocol::csi::VolumeStatsResponse;
 use vc_agent_protocol::types::Interface;
 use vc_types::Deadline;
-
-/// The most bytes of one answer of ReadStdout or ReadStderr; a ttrpc message has at most 4 MiB.
-const MAX_READ: usize = 1 << 20;
 
 /// How long a plugged processor, disk or network interface may take to appear.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
@@ -195,23 +192,7 @@ impl agent_ttrpc::AgentService for Agent {
         empty(call("CloseStdin", work).await)
     }
 
-    // Reading runs in the call's own task, which ends with the connection: an answer that nobody
-    // waits for any more must not take bytes from the stream.
-    async fn read_stdout(
-        &self,
-        _: &TtrpcContext,
-        request: ReadStreamRequest,
-    ) -> ttrpc::Result<ReadStreamResponse> {
-        Ok(read(&self.0, &request, false).await?)
-    }
-
-    async fn read_stderr(
-        &self,
-        _: &TtrpcContext,
-        request: ReadStreamRequest,
-    ) -> ttrpc::Result<ReadStreamResponse> {
-        Ok(read(&self.0, &request, true).await?)
-    }
+    // ReadStdout and ReadStderr never come here: see `reading`.
 
     async fn tty_win_resize(&self, _: &TtrpcContext, request: TtyWinResizeRequest) -> ttrpc::Result<Empty> {
         let guest = self.0.clone();
@@ -416,29 +397,4 @@ fn empty(result: ttrpc::Result<()>) -> ttrpc::Result<Empty> {
 
 fn process(guest: &Guest, container: &str, exec: &str) -> Result<Arc<Process>, CallError> {
     guest.container(container)?.process(exec)
-}
-
-/// The end of a stream is an answer without data; so is the stderr of a process with a terminal.
-async fn read(
-    guest: &Guest,
-    request: &ReadStreamRequest,
-    stderr: bool,
-) -> Result<ReadStreamResponse, CallError> {
-    let container = guest.container(&request.container_id)?;
-    let process = container.process(&request.exec_id)?;
-    let most = usize::try_from(request.len).unwrap_or(MAX_READ).min(MAX_READ);
-    if most == 0 {
-        return Err(CallError::Range("the length"));
-    }
-    let stream = if stderr { process.streams.stderr.as_ref() } else { Some(&process.streams.stdout) };
-    let data = match stream {
-        Some(stream) => {
-            stream.read(most).await.map_err(|error| CallError::Stream("read the stream", error))?
-        }
-        None => Vec::new(),
-    };
-    if data.is_empty() {
-        container.forget_if_done(&process);
-    }
-    Ok(ReadStreamResponse { data, ..Default::default() })
 }

@@ -1,9 +1,13 @@
 //! The services as the host calls them.
 
 mod agent;
+mod connection;
 mod connections;
+mod frame;
 mod health;
+mod reading;
 
+pub use connection::Server;
 pub use connections::Connections;
 
 use crate::error::CallError;
@@ -11,14 +15,13 @@ use crate::guest::Guest;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use ttrpc::asynchronous::Server;
 use vc_agent_protocol::{agent_ttrpc, health_ttrpc};
 
-/// A server of `grpc.AgentService` and `grpc.Health` for `guest`, without a listener yet.
+/// A server of `grpc.AgentService` and `grpc.Health` for `guest`.
 pub fn server(guest: Guest) -> Server {
-    Server::new()
-        .register_service(agent_ttrpc::create_agent_service(Arc::new(agent::Agent(guest))))
-        .register_service(health_ttrpc::create_health(Arc::new(health::Health)))
+    let mut services = agent_ttrpc::create_agent_service(Arc::new(agent::Agent(guest.clone())));
+    services.extend(health_ttrpc::create_health(Arc::new(health::Health)));
+    Server::new(guest, services)
 }
 
 /// As [`call`], for work that waits for the kernel and not for events.

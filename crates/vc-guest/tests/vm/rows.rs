@@ -169,6 +169,12 @@ pub(crate) fn mounts_and_hooks() -> Vec<Row> {
             "read-only",
         ),
         seen(
+            "mounts.options: tmpcopyup",
+            json!({"mounts": [{"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nosuid"]}]}),
+            "cut -d: -f1 /etc/passwd; grep -c ' /etc tmpfs .*nosuid' /proc/mounts; touch /etc/new && ls /etc | grep -c new",
+            "root\n1\n1",
+        ),
+        seen(
             "mounts.options: private and slave",
             tmpfs(&["rslave"]),
             "grep ' /mnt ' /proc/self/mountinfo | grep -c 'shared:'",
@@ -263,6 +269,12 @@ pub(crate) fn linux() -> Vec<Row> {
             })),
             "cat /proc/sys/net/ipv4/ip_default_ttl",
             "77",
+        ),
+        seen(
+            "linux.sysctl: net.*",
+            linux(json!({"sysctl": {"net.ipv4.ping_group_range": "7 8"}})),
+            "cat /proc/sys/net/ipv4/ping_group_range",
+            "7\t8",
         ),
         refused(
             "linux.sysctl: of the whole guest",

@@ -21,7 +21,7 @@ impl RawMachine {
     pub(super) fn launch(image: &Path, accelerator: &str, directory: &Path) -> Fallible<Self> {
         let socket = directory.join("qmp");
         let listener = UnixListener::bind(&socket)?;
-        let cpu = if accelerator == "kvm" { "host" } else { "max" };
+        let cpu = if accelerator == "kvm" { "host" } else { "max,-erms,-fsrm" };
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-M", "q35,memory-backend=mem", "-accel", accelerator, "-cpu", cpu, "-m", "256M"]);
         command.args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on"]);
