@@ -138,12 +138,15 @@ async fn look(observer: &Container) -> String {
     let script = "ls /sys/block /sys/fs/erofs; cut -f 1,3 /proc/cgroups";
     let look = observer.exec("look".parse().unwrap(), shell_process(script)).await.unwrap();
     let mut all = Vec::new();
-    loop {
-        let some = look.read(Stream::Stdout, 4096).await.unwrap();
-        if some.is_empty() {
-            break;
+    // Both to their ends: until then the guest keeps the process, and with it the name.
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        loop {
+            let some = look.read(stream, 4096).await.unwrap();
+            if some.is_empty() {
+                break;
+            }
+            all.extend(some);
         }
-        all.extend(some);
     }
     assert_eq!(look.wait().await.unwrap().0, 0);
     String::from_utf8(all).unwrap()

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vc_tests::{GuestImage, skip};
@@ -195,18 +196,32 @@ impl Engine {
         said
     }
 
+    /// The command lines of what runs for this engine, monitors apart.
+    fn processes(&self) -> Vec<String> {
+        let dir = self.dir.path().to_string_lossy().into_owned();
+        let line = |process: fs::DirEntry| {
+            let line = fs::read(process.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let is_ours = line.contains(&dir) && !line.contains("conmon");
+            is_ours.then(|| format!("{}: {line}", process.path().display()))
+        };
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(line).collect()
+    }
+
     /// What there is on the host of containers: states, processes, mounts, cgroups.
     pub(crate) fn left(&self) -> Vec<String> {
-        let names = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut left: Vec<_> = names(&self.state()).map(|path| path.display().to_string()).collect();
-        let dir = self.dir.path().to_string_lossy().into_owned();
-        for process in names(Path::new("/proc")) {
-            let line = fs::read(process.join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(&dir) && !line.contains("conmon") {
-                left.push(format!("{}: {line}", process.display()));
+        // Podman removes containers in the background, and may still be at it.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.processes().iter().any(|line| line.contains(" container cleanup ")) {
+            if Instant::now() > deadline {
+                break;
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
+        let states = fs::read_dir(self.state()).into_iter().flatten().flatten();
+        let mut left: Vec<_> = states.map(|entry| entry.path().display().to_string()).collect();
+        left.extend(self.processes());
+        let dir = self.dir.path().to_string_lossy().into_owned();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         left.extend(mounts.lines().filter(|line| line.contains(&dir)).map(str::to_owned));
         for id in self.line("podman ps -aq --no-trunc").said.split_whitespace() {
