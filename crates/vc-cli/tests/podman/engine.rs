@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 use vc_tests::{GuestImage, skip};
 
@@ -196,31 +198,39 @@ impl Engine {
         said
     }
 
-    /// The command lines of what runs for this engine, monitors apart.
-    fn processes(&self) -> Vec<String> {
+    /// What runs for this engine, by number, with its command line.
+    fn processes(&self) -> Vec<(Pid, String)> {
         let dir = self.dir.path().to_string_lossy().into_owned();
-        let line = |process: fs::DirEntry| {
+        let ours = |process: fs::DirEntry| {
+            let pid = process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
             let line = fs::read(process.path().join("cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let is_ours = line.contains(&dir) && !line.contains("conmon");
-            is_ours.then(|| format!("{}: {line}", process.path().display()))
+            line.contains(&dir).then_some((pid, line))
         };
-        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(line).collect()
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(ours).collect()
+    }
+
+    /// Waits for what Podman still does in the background: a monitor ends with its container, as
+    /// the command that removes it.
+    fn wait_for_podman(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for (pid, line) in self.processes() {
+            if !line.contains("conmon") && !line.contains(" container cleanup ") {
+                continue;
+            }
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).unwrap();
+            // One that goes on is told of as left.
+            poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)).unwrap();
+        }
     }
 
     /// What there is on the host of containers: states, processes, mounts, cgroups.
     pub(crate) fn left(&self) -> Vec<String> {
-        // Podman removes containers in the background, and may still be at it.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.processes().iter().any(|line| line.contains(" container cleanup ")) {
-            if Instant::now() > deadline {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.wait_for_podman();
         let states = fs::read_dir(self.state()).into_iter().flatten().flatten();
         let mut left: Vec<_> = states.map(|entry| entry.path().display().to_string()).collect();
-        left.extend(self.processes());
+        left.extend(self.processes().into_iter().map(|(pid, line)| format!("process {pid}: {line}")));
         let dir = self.dir.path().to_string_lossy().into_owned();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         left.extend(mounts.lines().filter(|line| line.contains(&dir)).map(str::to_owned));
