@@ -7,9 +7,12 @@
 
 use super::frame::{self, Answer};
 use super::reading::{self, Output};
+use crate::error::CallError;
 use crate::guest::Guest;
+use futures::FutureExt;
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
@@ -59,7 +62,9 @@ impl Server {
         while let Ok((header, body)) = frame::read(&mut reader).await {
             let (server, answers) = (self.clone(), answers.clone());
             tasks.spawn(async move {
-                if let Some(answer) = server.answer(header, body).await {
+                let answer = AssertUnwindSafe(server.answer(header, body)).catch_unwind().await;
+                let panicked = |_| Some(failure(header.stream_id, CallError::Panicked));
+                if let Some(answer) = answer.unwrap_or_else(panicked) {
                     // Nobody writes it when the host reads no more.
                     let _ = answers.send(answer).await;
                 }
@@ -119,6 +124,12 @@ impl Server {
     }
 }
 
+pub(super) fn failure(stream: u32, error: CallError) -> Answer {
+    let mut response = Response::new();
+    response.set_status(error.into());
+    Answer::of(stream, &response).unwrap_or_default()
+}
+
 pub(super) fn refusal(stream: u32, code: Code, text: &str) -> Answer {
     let mut response = Response::new();
     response.set_status(get_status(code, text));
@@ -131,5 +142,57 @@ async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<An
         if writer.write_all(answer.bytes()).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::ModuleLoader;
+    use crate::reaper::Reaper;
+    use crate::uevent::DeviceEvents;
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+    use ttrpc::asynchronous::MethodHandler;
+
+    struct Panics;
+
+    #[async_trait]
+    impl MethodHandler for Panics {
+        async fn handler(&self, _: TtrpcContext, _: Request) -> ttrpc::Result<Response> {
+            panic!("as any defect does")
+        }
+    }
+
+    fn request(stream: u32, method: &str) -> Vec<u8> {
+        let request = Request { service: "test".into(), method: method.into(), ..Default::default() };
+        let body = protobuf::Message::write_to_bytes(&request).unwrap();
+        let header = MessageHeader::new_request(stream, u32::try_from(body.len()).unwrap());
+        [Vec::from(header), body].concat()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_the_next_call_too() {
+        let (_, ready) = watch::channel(true);
+        let (_, events) = watch::channel(0);
+        let modules = Arc::new(ModuleLoader::open("/nonexistent"));
+        let guest = Guest::new(Reaper::default(), modules, ready, DeviceEvents::from_receiver(events));
+        let methods = HashMap::from([("Panic".to_owned(), Box::new(Panics) as _)]);
+        let service = Service { methods, streams: HashMap::new() };
+        let server = Server::new(guest, HashMap::from([("test".to_owned(), service)]));
+        let (mut host, theirs) = tokio::io::duplex(4096);
+        let serving = tokio::spawn(async move { server.serve(theirs).await });
+        let calls = [request(1, "Panic"), request(3, "None")].concat();
+        host.write_all(&calls).await.unwrap();
+        let mut codes = Vec::new();
+        for _ in 0..2 {
+            let (header, body) = frame::read(&mut host).await.unwrap();
+            let answer: Response = protobuf::Message::parse_from_bytes(&body.unwrap()).unwrap();
+            codes.push((header.stream_id, answer.status().code()));
+        }
+        codes.sort_by_key(|(stream, _)| *stream);
+        assert_eq!(codes, [(1, Code::INTERNAL), (3, Code::UNIMPLEMENTED)]);
+        drop(host);
+        serving.await.unwrap();
     }
 }

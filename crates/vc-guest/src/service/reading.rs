@@ -1,13 +1,13 @@
 //! ReadStdout and ReadStderr: what a process wrote goes from its pipe to where it is sent from, and nowhere else. What
 //! goes over the wire is what the generated code makes.
 
-use super::connection::refusal;
+use super::connection::{failure, refusal};
 use super::frame::Answer;
 use super::log_failure;
 use crate::error::CallError;
 use crate::guest::Guest;
 use protobuf::Message;
-use ttrpc::{Code, Request, Response};
+use ttrpc::{Code, Request};
 use vc_agent_protocol::agent::ReadStreamRequest;
 
 /// The most bytes of one answer; a ttrpc message has at most 4 MiB.
@@ -54,9 +54,7 @@ pub(super) async fn answer(guest: &Guest, output: Output, stream: u32, payload: 
         Ok(bytes) => around(stream, bytes),
         Err(error) => {
             log_failure(output.method(), &error);
-            let mut response = Response::new();
-            response.set_status(error.into());
-            Answer::of(stream, &response).unwrap_or_default()
+            failure(stream, error)
         }
     }
 }
@@ -116,7 +114,7 @@ fn put_length(bytes: &mut Vec<u8>, mut length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ttrpc::get_status;
+    use ttrpc::{Response, get_status};
     use vc_agent_protocol::agent::ReadStreamResponse;
 
     #[test]
