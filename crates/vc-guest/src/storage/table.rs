@@ -6,7 +6,7 @@ use super::made::Made;
 use super::mounting::Mounting;
 use super::overlay;
 use super::request::{Driver, StorageSpec};
-use crate::block::Disks;
+use crate::block::{BlockSource, Disks};
 use crate::log::chain;
 use crate::modules::ModuleLoader;
 use crate::mount_options::MountOptions;
@@ -223,15 +223,14 @@ impl StorageTable {
 
     /// The nodes of a storage's devices.
     fn devices(&self, spec: &StorageSpec, disks: &mut Disks<'_>) -> Result<Vec<PathBuf>, StorageError> {
-        let node = |layer: &Layer| {
-            let address = &layer.source.address;
-            if !disks.knows(address) {
-                self.0.modules.load_if_known(address.modules())?;
+        let node = |source: &BlockSource| {
+            if !disks.knows(&source.address) {
+                self.0.modules.load_if_known(source.address.modules())?;
             }
-            let node = disks.node(&layer.source);
+            let node = disks.node(source);
             node.map_err(|error| StorageError::Block(spec.mount_point.clone(), error))
         };
-        spec.layers().into_iter().map(node).collect()
+        spec.layers().into_iter().flat_map(Layer::devices).map(node).collect()
     }
 
     /// Layers out == layers in: every overlay stands on storages that come before it in its request,

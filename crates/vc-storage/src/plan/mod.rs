@@ -281,14 +281,16 @@ impl StoragePlan {
         }
     }
 
-    /// Layers out are layers in: each is on one disk, and mounted once.
+    /// Layers out are layers in: each is mounted once, and each image of it is on one disk.
     fn check_layers(&self) -> Result<(), PlanError> {
-        let planned = self.layers;
-        let on_disks =
-            self.disks.iter().filter(|disk| disk.holds_layers()).map(|disk| disk.images.len()).sum();
-        let mounted = self.storages.iter().filter(|storage| storage.is_layer).count();
-        match [on_disks, mounted].into_iter().find(|count| *count != planned) {
-            Some(mounted) => Err(PlanError::LayerCount { planned, mounted }),
+        let of_layers = self.disks.iter().filter(|disk| disk.holds_layers());
+        let on_disks: usize = of_layers.map(|disk| disk.images.len()).sum();
+        let images: Vec<usize> = self.storages.iter().map(|storage| storage.layer_images).collect();
+        let mounted = images.iter().filter(|images| **images > 0).count();
+        let needed = images.iter().sum();
+        let counts = [(self.layers, mounted), (needed, on_disks)];
+        match counts.into_iter().find(|(planned, mounted)| planned != mounted) {
+            Some((planned, mounted)) => Err(PlanError::LayerCount { planned, mounted }),
             None => Ok(()),
         }
     }
