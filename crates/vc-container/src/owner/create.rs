@@ -236,7 +236,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 continue;
             }
             // Before the copy: what is replaced after that is copied again.
-            let watch = Watch::of(&planned.source).map_err(failed)?;
+            let watch = Watch::of(&planned.source).await.map_err(failed)?;
             settled_copy(&*self.agent, planned, || budget.deadline()).await.map_err(failed)?;
             let agent = self.agent.clone();
             let following = Following::start(agent, planned.clone(), watch, self.timing, false);
