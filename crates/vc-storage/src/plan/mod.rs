@@ -172,6 +172,9 @@ pub struct StoragePlan {
     pub copies: Vec<CopyPlan>,
     /// What the agent mounts, in this order.
     pub storages: Vec<PlannedStorage>,
+    /// The volumes of CSI drivers that it uses, by the paths that those have them by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub direct_volumes: Vec<HostPath>,
     /// What becomes of each mount of the OCI specification, in its order.
     pub mounts: Vec<MountEdit>,
 }
@@ -208,6 +211,7 @@ pub fn plan(
         shares: planner.shares,
         copies: planner.copies,
         storages: storage::in_order(planner.storages),
+        direct_volumes: planner.direct_volumes,
         mounts,
     };
     plan.check_layers()?;
@@ -233,6 +237,7 @@ struct Planner<'a> {
     shares: Vec<SharePlan>,
     copies: Vec<CopyPlan>,
     storages: Vec<(storage::Order, PlannedStorage)>,
+    direct_volumes: Vec<HostPath>,
 }
 
 impl<'a> Planner<'a> {
@@ -247,6 +252,7 @@ impl<'a> Planner<'a> {
             shares: Vec::new(),
             copies: Vec::new(),
             storages: Vec::new(),
+            direct_volumes: Vec::new(),
         }
     }
 }
