@@ -132,10 +132,8 @@ async fn d1_1_3_32_and_128_layers_have_their_content_and_keep_their_order() {
     bench.leftovers.assert_none();
 }
 
-/// What a CSI driver asks of a volume that it has left to the runtime, while a container uses it.
-#[tokio::test]
-async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
-    let Some(bench) = Bench::new() else { return };
+/// A volume that a CSI driver has left to the runtime: 8 MiB of ext4, on a disk that has grown to 24 MiB.
+fn direct_volume(bench: &Bench) -> (DirectVolumes, HostPath) {
     let path = |name: &str| HostPath::new(bench.layers.path().join(name)).unwrap();
     let (tree, image, volume) = (path("tree"), path("volume.img"), path("csi"));
     std::fs::create_dir(tree.as_path()).unwrap();
@@ -143,17 +141,21 @@ async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
     std::fs::create_dir(volume.as_path()).unwrap();
     let file = std::fs::File::create(image.as_path()).unwrap();
     file.set_len(8 << 20).unwrap();
-    let mkfs = |command: &mut std::process::Command| {
-        command.arg("-qd").arg(tree.as_path()).arg(image.as_path()).status()
-    };
-    assert!(mkfs(&mut std::process::Command::new("mkfs.ext4")).unwrap().success());
-    // The disk has grown, and its file system is to follow.
+    let mut mkfs = std::process::Command::new("mkfs.ext4");
+    assert!(mkfs.arg("-qd").arg(tree.as_path()).arg(image.as_path()).status().unwrap().success());
     file.set_len(24 << 20).unwrap();
     let volumes = DirectVolumes::below(path("direct-volumes").as_path());
     let info = serde_json::json!({"volume-type": "block", "device": image, "fstype": "ext4",
         "metadata": {"fsGroup": "2000", "fsGroupChangePolicy": "OnRootMismatch"}});
     volumes.add(&volume, info.to_string().as_bytes()).unwrap();
+    (volumes, volume)
+}
 
+/// What a CSI driver asks of a volume that it has left to the runtime, while a container uses it.
+#[tokio::test]
+async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
+    let Some(bench) = Bench::new() else { return };
+    let (volumes, volume) = direct_volume(&bench);
     let mut oci = shell(
         "stat -c '%g %a' /csi /csi/file; head -c 3000000 /dev/zero > /csi/new; stat -c %g /csi/new; \
                          echo end; exec sleep 600",
@@ -161,7 +163,7 @@ async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
     let mut mount = oci_spec::runtime::MountBuilder::default()
         .destination("/csi")
         .typ("bind")
-        .source(&volume)
+        .source(volume.as_path())
         .build()
         .unwrap();
     mount.set_options(Some(vec!["rbind".to_owned()]));
@@ -185,7 +187,9 @@ async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
     web.start().await.unwrap();
     let mut seen = String::new();
     while !seen.ends_with("end\n") {
-        seen.extend(String::from_utf8(web.read(Stream::Stdout, 4096).await.unwrap()));
+        let some = web.read(Stream::Stdout, 4096).await.unwrap();
+        assert!(!some.is_empty(), "it ended with {seen:?}");
+        seen += &String::from_utf8(some).unwrap();
     }
     assert_eq!(seen, "2000 2775\n2000 664\n2000\nend\n");
     let before = sandbox.volume_stats(at.clone()).await.unwrap().bytes.unwrap();
