@@ -13,7 +13,7 @@ mod spec;
 pub mod vfio;
 
 pub use image::GuestImage;
-pub use layers::Layers;
+pub use layers::{Layers, fill_with_busybox};
 pub use leftovers::Leftovers;
 pub use mounted::Mounted;
 pub use spec::{shell, shell_process};

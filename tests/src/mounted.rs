@@ -43,9 +43,21 @@ impl Mounted {
     /// # Panics
     /// When it cannot be mounted.
     pub fn tmpfs(&mut self, at: &Path, options: &str) {
+        self.memory("tmpfs", at, options);
+    }
+
+    /// Mounts an empty file system of huge pages; `options` as for mount(8), such as `pagesize=2M`. It needs no page.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    pub fn hugetlbfs(&mut self, at: &Path, options: &str) {
+        self.memory("hugetlbfs", at, options);
+    }
+
+    fn memory(&mut self, kind: &str, at: &Path, options: &str) {
         fs::create_dir_all(at).expect("a place for a mount");
-        let mounted = mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options));
-        mounted.expect("a tmpfs can be mounted");
+        let mounted = mount(Some(kind), at, Some(kind), MsFlags::empty(), Some(options));
+        mounted.unwrap_or_else(|error| panic!("a {kind} can be mounted: {error}"));
         self.0.push(at.to_path_buf());
     }
 }

@@ -55,8 +55,16 @@ Usage: cargo xtask COMMAND
         times a plug and an unplug next to the same by raw QMP
   bench layers [--rounds N] [--accel tcg|kvm]
         times `vc run` with 8, 32 and 128 layers next to one with a single layer
+  bench exec|stdio|rpc [--rounds N] [--accel tcg|kvm]
+        times the way to a container next to the guest's executor, a bare vsock
+        connection, and a bare call
   bench mounts
         times vc-mountinfo next to the crates that do the same; needs root
+  bench plan [--rounds N]
+        times the plan of 128 layers and 200 mounts, without the look-ups
+  bench virtiofs [--rounds N] [--accel tcg|kvm]
+        times reads and writes of a shared directory next to the same virtiofsd
+        started by hand; needs root
   soak [machines|owners|containers|sandboxes|faults|model]... [--times N] [--seed N]
         does what the tests do a few times many times over, and looks for what is
         left or lost: processes, files, descriptors, memory, exit codes

@@ -8,7 +8,7 @@ use vc_hypervisor::{
     ControlError, LaunchError, MachineExit, OneLine, PlugError, ResizeError, StopError, UnplugError,
 };
 use vc_share::{InvalidShareName, ServerEnd, ServerError, ShareError};
-use vc_storage::{OpenError, PlanError};
+use vc_storage::{InvalidDirectVolume, OpenError, PlanError};
 use vc_types::{ContainerId, DeviceId, HostPath};
 
 use crate::annotations::InvalidAnnotation;
@@ -59,6 +59,8 @@ pub enum Step {
     EndServer,
     /// Remove the shared directory.
     RemoveShares,
+    /// Tell a CSI driver which sandbox has its volume.
+    Volume(HostPath),
     /// Copy a file or directory into the guest.
     Copy(HostPath),
     /// A call of the agent about the sandbox.
@@ -109,6 +111,7 @@ impl fmt::Display for Step {
             Self::Unshare(name) => write!(f, "take {name} out of the shared directory"),
             Self::EndServer => f.write_str("end virtiofsd"),
             Self::RemoveShares => f.write_str("remove the shared directory"),
+            Self::Volume(path) => write!(f, "tell the CSI driver which sandbox has its volume {path}"),
             Self::Copy(path) => write!(f, "copy {path} into the guest"),
             Self::Guest(call) => write!(f, "prepare the guest ({call})"),
             Self::Container(call, id) => match call {
@@ -207,6 +210,9 @@ pub enum Cause {
     /// An image is not there, or does not go.
     #[error(transparent)]
     Image(#[from] ImageFailed),
+    /// A CSI driver cannot be told.
+    #[error(transparent)]
+    DirectVolume(#[from] InvalidDirectVolume),
     /// A file was not copied.
     #[error(transparent)]
     Copy(#[from] CopyFailed),

@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::sizing::Sizing;
-use crate::storage::Shares;
+use crate::storage::{Shares, Volumes};
 use crate::timing::Timing;
 
 /// How long a broken connection may take to turn out as the end of the machine.
@@ -25,6 +25,7 @@ pub(crate) struct Guest<M, A> {
     pub(crate) agent: Arc<A>,
     pub(crate) devices: Arc<Devices>,
     pub(crate) shares: Arc<Shares>,
+    pub(crate) volumes: Arc<Volumes>,
     pub(crate) sizing: Arc<Sizing>,
     pub(crate) metrics: Metrics,
     pub(crate) ledger: Ledger,
@@ -40,6 +41,7 @@ impl<M, A> Clone for Guest<M, A> {
             agent: self.agent.clone(),
             devices: self.devices.clone(),
             shares: self.shares.clone(),
+            volumes: self.volumes.clone(),
             sizing: self.sizing.clone(),
             metrics: self.metrics.clone(),
             ledger: self.ledger.clone(),

@@ -13,11 +13,13 @@ use serde_json::{Map, Value};
 use vc_device::Registry;
 use vc_types::{ContainerId, ProcessIdentity};
 
+use crate::storage::VolumeUse;
+
 pub(crate) use container::{ContainerRecord, ExitRecord, FollowRecord, Phase};
 pub(crate) use machine::MachineRecord;
 
 /// The version that is written.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Why a text is no record.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) devices: Registry,
     /// What serves the shared directory; none before that was needed.
     pub(crate) share_server: Option<ProcessIdentity>,
+    /// The volumes of CSI drivers that are told of the sandbox.
+    pub(crate) volumes: Vec<VolumeUse>,
     pub(crate) containers: Vec<ContainerRecord>,
 }
 
@@ -69,6 +73,7 @@ impl SandboxRecord {
             shared_pid_namespace,
             devices: Registry::default(),
             share_server: None,
+            volumes: Vec::new(),
             containers: Vec::new(),
         }
     }
@@ -87,6 +92,7 @@ impl SandboxRecord {
         let Versioned { version } = serde_json::from_slice(text)?;
         match version {
             VERSION => Ok(serde_json::from_slice(text)?),
+            2 => Ok(serde_json::from_value(from_version_2(serde_json::from_slice(text)?))?),
             1 => Ok(serde_json::from_value(from_version_1(serde_json::from_slice(text)?))?),
             other => Err(InvalidRecord::Version(other)),
         }
@@ -101,7 +107,6 @@ impl SandboxRecord {
 
 /// Version 1 knew nothing of directories that are shared or copied, and containers had none.
 fn from_version_1(mut record: Map<String, Value>) -> Value {
-    record.insert("version".into(), VERSION.into());
     record.insert("share_server".into(), Value::Null);
     let containers = record.get_mut("containers").and_then(Value::as_array_mut);
     for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -109,6 +114,13 @@ fn from_version_1(mut record: Map<String, Value>) -> Value {
             container.insert(list.into(), Value::Array(Vec::new()));
         }
     }
+    from_version_2(record)
+}
+
+/// Version 2 told no CSI driver of a sandbox.
+fn from_version_2(mut record: Map<String, Value>) -> Value {
+    record.insert("version".into(), VERSION.into());
+    record.insert("volumes".into(), Value::Array(Vec::new()));
     record.into()
 }
 

@@ -23,7 +23,7 @@ use crate::record::SandboxRecord;
 use crate::runtime_dir::RuntimeDir;
 use crate::sandbox::Sandbox;
 use crate::sizing::Sizing;
-use crate::storage::{LeftShares, Shares, clean_up_shares};
+use crate::storage::{LeftShares, Shares, Volumes, clean_up_shares};
 use crate::store::{Store, StoreError};
 use crate::timing::Timing;
 
@@ -94,6 +94,7 @@ impl Sandbox {
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::new(record.devices.clone())),
                     shares: Arc::new(Shares::new(&spec.runtime_dir, ledger.clone())),
+                    volumes: Arc::new(Volumes::new(spec.id.clone(), record.volumes.clone())),
                     sizing: Arc::new(Sizing::new(&spec)),
                     metrics,
                     ledger,
@@ -149,6 +150,7 @@ async fn clean_up<H: Hypervisor>(
         // Its guest may still use what is shared.
         Err(error) => vec![Leftover { step: Step::StopMachine, cause: error.into() }],
     };
+    left.extend(Volumes::new(spec.id.clone(), record.volumes.clone()).end().await);
     if let Err(error) = RuntimeDir::adopt(&spec.runtime_dir).remove() {
         let step = Step::RemoveRuntimeDir(spec.runtime_dir.clone());
         left.push(Leftover { step, cause: error.into() });

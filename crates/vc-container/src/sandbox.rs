@@ -21,7 +21,7 @@ use crate::record::{MachineRecord, SandboxRecord};
 use crate::runtime_dir::RuntimeDir;
 use crate::sizing::Sizing;
 use crate::status::SandboxStatus;
-use crate::storage::Shares;
+use crate::storage::{Shares, Volumes};
 use crate::store::{Store, StoreError};
 use crate::timing::Timing;
 
@@ -124,6 +124,7 @@ impl Sandbox {
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::default()),
                     shares: Arc::new(Shares::new(&spec.machine.runtime_dir, ledger.clone())),
+                    volumes: Arc::new(Volumes::new(spec.machine.id.clone(), Vec::new())),
                     sizing: Arc::new(Sizing::new(&spec.machine)),
                     metrics,
                     ledger,

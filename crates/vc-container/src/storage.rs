@@ -7,6 +7,7 @@ mod image;
 mod prepared;
 mod request;
 mod shares;
+mod volumes;
 
 pub use copy::CopyFailed;
 pub use image::ImageFailed;
@@ -18,3 +19,4 @@ pub(crate) use edits::apply;
 pub(crate) use follow::{Following, Watch, settled_copy};
 pub(crate) use image::{make as make_image, remove as remove_image};
 pub(crate) use shares::{LeftShares, Shares, clean_up_shares};
+pub(crate) use volumes::{VolumeUse, Volumes};

@@ -11,7 +11,7 @@ use vc_types::{ContainerId, Deadline, HostPath};
 use crate::devices::DeviceUse;
 use crate::error::{Cause, Leftover, Step};
 use crate::guest::Guest;
-use crate::storage::{Following, blocking, remove_image};
+use crate::storage::{Following, VolumeUse, blocking, remove_image};
 use crate::timing::Budget;
 
 /// One thing that is held, named by how it is released.
@@ -25,6 +25,8 @@ pub(crate) enum Held {
     Device(DeviceUse),
     /// A name in the shared directory.
     Share(String),
+    /// A volume whose CSI driver is told of the sandbox; only until the container is there, for then the sandbox has it.
+    Volume(VolumeUse),
     /// A copy that follows its source.
     Follow(Following),
     /// The container in the guest.
@@ -63,9 +65,9 @@ impl Undo {
         self.0.is_empty()
     }
 
-    /// The guest has said that it has the container, which from now on may write to its images.
+    /// The guest has said that it has the container, which from now on may write to its images and volumes.
     pub(crate) fn confirm_container(&mut self) {
-        self.0.retain(|held| !matches!(held, Held::Image(_)));
+        self.0.retain(|held| !matches!(held, Held::Image(_) | Held::Volume(_)));
         if let Some(Held::GuestContainer { certain, .. }) = self.0.last_mut() {
             *certain = true;
         }
@@ -95,6 +97,10 @@ impl Undo {
                     let removed = image.clone();
                     let removed = blocking(move || remove_image(&removed)).await;
                     removed.err().map(|error| (Held::Image(image), error.into()))
+                }
+                Held::Volume(volume) => {
+                    let released = guest.volumes.release(&volume).await;
+                    released.err().map(|cause| (Held::Volume(volume), cause))
                 }
                 Held::Follow(following) => {
                     drop(following);
@@ -141,6 +147,7 @@ impl Held {
     fn step(&self) -> Step {
         match self {
             Self::Image(image) => Step::RemoveImage(image.clone()),
+            Self::Volume(volume) => Step::Volume(volume.volume.clone()),
             Self::Follow(following) => Step::Copy(following.source().clone()),
             Self::Size(_) => Step::ResizeMachine,
             Self::Device(device) => Step::Unplug(device.device().clone()),

@@ -7,12 +7,12 @@ use vc_agent::conformance::{self, Fixture, Workload};
 use vc_agent::{Connector, CreateContainer, CreateSandbox, ExitStatus, Signal};
 use vc_container::{
     Cause, Container, ContainerSpec, ContainerStorage, GuestFeatures, Sandbox, SandboxSpec, State, Stream,
-    Timing, guest_spec,
+    Timing, guest_spec, storage_request,
 };
 use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
-use vc_storage::{DiskPlug, Layer};
+use vc_storage::{DirectVolumes, DiskPlug, Layer, MountPolicy, Rootfs, Surroundings};
 use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, HostPath};
 
@@ -91,8 +91,9 @@ async fn containers_come_and_go_in_one_machine() {
     bench.leftovers.assert_none();
 }
 
+/// Up to four layers are disks of their own, more are partitions of one.
 #[tokio::test]
-async fn d1_128_layers_are_one_disk_and_keep_their_order() {
+async fn d1_1_3_32_and_128_layers_have_their_content_and_keep_their_order() {
     let Some(bench) = Bench::new() else { return };
     let make = |n: usize| {
         bench.layers.layer(&format!("l{n}"), |root| {
@@ -102,21 +103,103 @@ async fn d1_128_layers_are_one_disk_and_keep_their_order() {
             }
         })
     };
-    let mut layers: Vec<_> = (0..127).map(make).collect();
-    layers.push(bench.busybox.clone());
+    let layers: Vec<_> = (0..127).map(make).collect();
     let sandbox = bench.sandbox().await;
-    let script = "for n in $(seq 0 126); do set -- $@ /pair$n /own$n; done; cat /all $@ /pair127";
-    let paths: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-    let spec = bench.container("many", script, &paths);
-    let container = sandbox.create_container("many".parse().unwrap(), spec).await.unwrap();
-    container.start().await.unwrap();
-    // pair n is in layers n - 1 and n, of which the first is the upper one.
-    let below = |n: usize| format!("{} {n} ", n.saturating_sub(1));
-    let want: String = std::iter::once("0 ".to_owned()).chain((0..127).map(below)).collect();
-    assert_eq!(output(&container).await, format!("{want}126 "));
-    assert_eq!(container.wait().await.unwrap(), ExitStatus(0));
-    assert!(container.stop().await.unwrap().is_empty());
+    for count in [1, 3, 32, 128] {
+        // The last one is busybox.
+        let own = count - 1;
+        let paths: Vec<&Path> = layers[..own].iter().chain([&bench.busybox]).map(PathBuf::as_path).collect();
+        let script = format!(
+            "set -- /etc/passwd /all; for n in $(seq 0 $(({own} - 1))); do set -- $@ /pair$n /own$n; done; \
+             cat $@ /pair{own}; ls / | wc -l"
+        );
+        let spec = bench.container("many", &script, &paths);
+        let container = sandbox.create_container("many".parse().unwrap(), spec).await.unwrap();
+        container.start().await.unwrap();
+        // pair n is in layers n - 1 and n, of which the first is the upper one.
+        let below = |n: usize| format!("{} {n} ", n.saturating_sub(1));
+        let first = if own > 0 { "0 " } else { "" };
+        let last = own.checked_sub(1).map(|last| format!("{last} ")).unwrap_or_default();
+        let want: String =
+            std::iter::once(first.to_owned()).chain((0..own).map(below)).chain([last]).collect();
+        // Six directories are busybox's.
+        let files = if own > 0 { 6 + 1 + 2 * own + 1 } else { 6 };
+        assert_eq!(output(&container).await, format!("root:x:0:0:root:/:/bin/sh\n{want}{files}\n"));
+        assert!(container.stop().await.unwrap().is_empty());
+        container.delete().await.unwrap();
+    }
     sandbox.stop().await.unwrap();
+    bench.leftovers.assert_none();
+}
+
+/// A volume that a CSI driver has left to the runtime: 8 MiB of ext4, on a disk that has grown to 24 MiB.
+fn direct_volume(bench: &Bench) -> (DirectVolumes, HostPath) {
+    let path = |name: &str| HostPath::new(bench.layers.path().join(name)).unwrap();
+    let (tree, image, volume) = (path("tree"), path("volume.img"), path("csi"));
+    std::fs::create_dir(tree.as_path()).unwrap();
+    std::fs::write(tree.as_path().join("file"), "there\n").unwrap();
+    std::fs::create_dir(volume.as_path()).unwrap();
+    let file = std::fs::File::create(image.as_path()).unwrap();
+    file.set_len(8 << 20).unwrap();
+    let mut mkfs = std::process::Command::new("mkfs.ext4");
+    assert!(mkfs.arg("-qd").arg(tree.as_path()).arg(image.as_path()).status().unwrap().success());
+    file.set_len(24 << 20).unwrap();
+    let volumes = DirectVolumes::below(path("direct-volumes").as_path());
+    let info = serde_json::json!({"volume-type": "block", "device": image, "fstype": "ext4",
+        "metadata": {"fsGroup": "2000", "fsGroupChangePolicy": "OnRootMismatch"}});
+    volumes.add(&volume, info.to_string().as_bytes()).unwrap();
+    (volumes, volume)
+}
+
+/// What a CSI driver asks of a volume that it has left to the runtime, while a container uses it.
+#[tokio::test]
+async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
+    let Some(bench) = Bench::new() else { return };
+    let (volumes, volume) = direct_volume(&bench);
+    let mut oci = shell(
+        "stat -c '%g %a' /csi /csi/file; head -c 3000000 /dev/zero > /csi/new; stat -c %g /csi/new; \
+                         echo end; exec sleep 600",
+    );
+    let mut mount = oci_spec::runtime::MountBuilder::default()
+        .destination("/csi")
+        .typ("bind")
+        .source(volume.as_path())
+        .build()
+        .unwrap();
+    mount.set_options(Some(vec!["rbind".to_owned()]));
+    oci.set_mounts(Some(oci.mounts().clone().unwrap_or_default().into_iter().chain([mount]).collect()));
+    let root = vc_storage::Mount {
+        kind: "erofs".to_owned(),
+        source: bench.busybox.display().to_string(),
+        options: vec!["ro".to_owned()],
+    };
+    let request = storage_request("web".parse().unwrap(), Rootfs::of_mounts(&[root]).unwrap(), &oci).unwrap();
+    let around = Surroundings { direct_volumes: Some(&volumes), ..Surroundings::default() };
+    let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
+    let at = storage.plan.volume("/csi").unwrap();
+    let sandbox = bench.sandbox().await;
+    let web = sandbox.create_container("web".parse().unwrap(), ContainerSpec { oci, storage }).await.unwrap();
+    assert_eq!(
+        volumes.sandbox(&volume).unwrap(),
+        Some("box".parse().unwrap()),
+        "its driver knows whom to ask"
+    );
+    web.start().await.unwrap();
+    let mut seen = String::new();
+    while !seen.ends_with("end\n") {
+        let some = web.read(Stream::Stdout, 4096).await.unwrap();
+        assert!(!some.is_empty(), "it ended with {seen:?}");
+        seen += &String::from_utf8(some).unwrap();
+    }
+    assert_eq!(seen, "2000 2775\n2000 664\n2000\nend\n");
+    let before = sandbox.volume_stats(at.clone()).await.unwrap().bytes.unwrap();
+    assert!(before.total < 8 << 20 && before.used >= 3_000_000, "{before:?}");
+    sandbox.resize_volume(at.clone(), 24 << 20).await.unwrap();
+    let after = sandbox.volume_stats(at).await.unwrap().bytes.unwrap();
+    assert!(after.total > 16 << 20 && after.used >= 3_000_000, "{after:?}");
+    web.stop().await.unwrap();
+    sandbox.stop().await.unwrap();
+    assert_eq!(volumes.sandbox(&volume).unwrap(), None);
     bench.leftovers.assert_none();
 }
 

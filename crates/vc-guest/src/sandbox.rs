@@ -85,6 +85,8 @@ pub(crate) async fn destroy(guest: &Guest) -> Result<(), CallError> {
     {
         wait(&mut exit).await;
     }
+    // After the containers, and before what they may stand on.
+    errors.extend(release_kept(guest).await);
     errors.extend(release(guest, sandbox.mount_points).await);
     guest.request_power_off();
     let mut errors = errors.into_iter();
@@ -96,6 +98,12 @@ pub(crate) async fn destroy(guest: &Guest) -> Result<(), CallError> {
 async fn release(guest: &Guest, mount_points: Vec<GuestPath>) -> Option<CallError> {
     let storages = guest.storages().clone();
     let released = tokio::task::spawn_blocking(move || storages.release(mount_points)).await;
+    released.ok()?.into_iter().map(CallError::from).next()
+}
+
+async fn release_kept(guest: &Guest) -> Option<CallError> {
+    let storages = guest.storages().clone();
+    let released = tokio::task::spawn_blocking(move || storages.release_kept()).await;
     released.ok()?.into_iter().map(CallError::from).next()
 }
 

@@ -63,7 +63,7 @@ impl FromStr for ShareName {
 pub struct Bind {
     /// By which name.
     pub name: ShareName,
-    /// Which. Links in it are followed: it is the host's, not the guest's.
+    /// Which, by a path without links: where another guest can write, it could put one since it was looked at.
     pub source: HostPath,
     /// Whether nobody can write by that name, mounts below it included.
     pub read_only: bool,

@@ -62,6 +62,9 @@ pub enum ShareError {
     /// Something else has the name.
     #[error("{0} is in the shared directory already, and is something else")]
     Taken(ShareName),
+    /// A link is in the path of what is to be bound.
+    #[error("{0} leads over a link; what is shared is named by a path without any")]
+    SourceLed(HostPath),
     /// There is a link or a mount where there must be none.
     #[error("{0} in the shared directory is a link, or leads out of it; nothing is done with it")]
     Led(ShareName),

@@ -1,19 +1,21 @@
 //! The host side of a directory that host and guest share.
 //!
 //! [`SharedDir`] is that directory: files and directories of the host are bound into it while the guest runs.
-//! [`Virtiofsd`] serves it to a machine by virtio-fs.
+//! [`Virtiofsd`] serves it to a machine by virtio-fs. [`Source`] reads what is copied instead.
 
 mod bind;
 mod error;
 mod mounts;
 mod server;
 mod shared_dir;
+mod source;
 mod sys;
 
 pub use bind::{Bind, InvalidShareName, ShareName};
 pub use error::{ShareError, Step};
 pub use server::{Cache, ServerEnd, ServerError, Virtiofsd, VirtiofsdConfig, find_virtiofsd};
 pub use shared_dir::SharedDir;
+pub use source::{Source, SourceEntry, SourceError, SourceKind};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

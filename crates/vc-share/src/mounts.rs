@@ -20,9 +20,25 @@ pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Opens what is to be shown or copied, which others may write to: a path that leads over a link is refused.
+pub(crate) fn open_source(path: &Path) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(rustix::fs::CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
 /// What is at `name` below `directory`, as it is seen: the root of the topmost mount there.
-pub(crate) fn open_beneath(directory: impl AsFd, name: &str) -> Result<OwnedFd> {
-    openat2(directory, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath())
+pub(crate) fn open_beneath(directory: impl AsFd, name: impl AsRef<Path>) -> Result<OwnedFd> {
+    openat2(directory, name.as_ref(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath())
+}
+
+/// Opens the very file that a descriptor is of, to be used.
+pub(crate) fn reopen(file: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
+    rustix::fs::open(by_descriptor(file), flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+}
+
+/// A path to what a descriptor is of, whatever its name means by now (proc_pid_fd(5)).
+fn by_descriptor(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 /// What is at `name` below `directory`, unless something is mounted there.
@@ -31,13 +47,14 @@ pub(crate) fn open_place(directory: impl AsFd, name: &str) -> Result<OwnedFd> {
     openat2(directory, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-/// A mount of `source` that nobody sees yet (open_tree(2)).
-pub(crate) fn detached(source: &Path, recursive: bool) -> Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+/// A mount of what `source` is of that nobody sees yet (open_tree(2)).
+pub(crate) fn detached(source: impl AsFd, recursive: bool) -> Result<OwnedFd> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    open_tree(rustix::fs::CWD, source, flags)
+    open_tree(source, "", flags)
 }
 
 /// Puts a detached mount on top of what `place` is.
@@ -78,8 +95,7 @@ pub(crate) fn detach_all(directory: impl AsFd, name: &str) -> Result<()> {
         if !is_mount(&top)? {
             return Ok(());
         }
-        // By descriptor: this very mount, whatever the name means by now.
-        unmount(format!("/proc/self/fd/{}", top.as_raw_fd()), UnmountFlags::DETACH)?;
+        unmount(by_descriptor(&top), UnmountFlags::DETACH)?;
     }
     Err(Errno::BUSY)
 }

@@ -10,7 +10,7 @@ use vc_types::HostPath;
 use crate::error::{ShareError, Step};
 use crate::mounts::{
     attach, detach_all, detached, is_directory, is_mount, make_place, open_beneath, open_directory,
-    open_place, remove_place,
+    open_place, open_source, remove_place,
 };
 use crate::sys::{Propagation, set_mount_attributes};
 use crate::{Bind, ShareName};
@@ -131,7 +131,11 @@ impl SharedDir {
             None => {}
         }
         let source = || Step::Source(bind.source.clone());
-        let mount = detached(bind.source.as_path(), bind.recursive).map_err(ShareError::of(source))?;
+        let mount = match open_source(bind.source.as_path()) {
+            Ok(opened) => detached(opened, bind.recursive).map_err(ShareError::of(source))?,
+            Err(Errno::LOOP) => return Err(ShareError::SourceLed(bind.source.clone())),
+            Err(errno) => return Err(ShareError::of(source)(errno)),
+        };
         let attributes = || Step::Attributes(bind.source.clone());
         let propagation = if bind.follow { Propagation::Slave } else { Propagation::Private };
         set_mount_attributes(mount.as_fd(), bind.read_only, propagation)
@@ -270,12 +274,12 @@ fn make(root: &Path) -> Result<OwnedFd, Errno> {
     let (mounts, shared) = (root.join(MOUNTS), root.join(SHARED));
     mkdir(&mounts, Mode::RWXU | Mode::RGRP | Mode::XGRP)?;
     mkdir(&shared, Mode::RWXU)?;
-    let own = detached(&mounts, false)?;
+    let own = detached(open_directory(&mounts)?, false)?;
     // First out of the group of mounts that the host's is in, or what is bound would appear there as well.
     set_mount_attributes(own.as_fd(), false, Propagation::Private)?;
     set_mount_attributes(own.as_fd(), false, Propagation::Shared)?;
     attach(&own, open_directory(&mounts)?)?;
-    let served = detached(&mounts, false)?;
+    let served = detached(open_directory(&mounts)?, false)?;
     set_mount_attributes(served.as_fd(), true, Propagation::Slave)?;
     attach(&served, open_directory(&shared)?)?;
     open_directory(&mounts)

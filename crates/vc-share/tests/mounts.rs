@@ -214,6 +214,22 @@ fn what_the_guest_still_uses_does_not_hold_up_the_removal() {
     assert_eq!(std::io::read_to_string(&held).unwrap(), "of a mount\n", "it has it until it lets go");
 }
 
+/// Whoever can write to a directory of the host can put a link there after it was looked at.
+#[test]
+fn a_source_that_leads_over_a_link_is_refused() {
+    let Some(mut world) = World::new() else { return };
+    let link = world.base.path().join("link");
+    symlink(world.source(), &link).unwrap();
+    for source in [link.clone(), link.join("below")] {
+        let led = world.directory.bind(&Bind::new(name("led"), path(&source))).unwrap_err();
+        assert!(matches!(&led, ShareError::SourceLed(led) if led.as_path() == source), "{led}");
+        assert!(!world.mounts("led").exists(), "nothing is left of it");
+    }
+    world.directory.remove().unwrap();
+    world.assert_gone();
+    world.assert_source();
+}
+
 /// The seed looks for a link with a stat that follows it, and so never finds one.
 #[test]
 fn l33_a_link_in_the_place_of_a_mount_is_not_followed() {

@@ -57,7 +57,7 @@ fn world() -> Result<(StorageRequest, HostFacts), Box<dyn Error>> {
     for n in 0..LAYERS {
         let path = HostPath::new(format!("/layers/{n}/layer.erofs"))?;
         let image = DeviceSource::File { file: file(n as u64 + 1)?, path };
-        layers.push(LayerFacts { image, fs_type: "erofs".into(), verity: None });
+        layers.push(LayerFacts { image, blobs: Vec::new(), fs_type: "erofs".into(), verity: None });
     }
     let (mut mounts, mut known) = (Vec::new(), Vec::new());
     for n in 0..MOUNTS {

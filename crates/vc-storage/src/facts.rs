@@ -42,10 +42,8 @@ pub enum RootFacts {
     Disk(DiskFacts),
     /// About the disk of each virtual volume.
     Disks(Vec<DiskFacts>),
-    /// About a directory.
+    /// About a directory: the root itself, or a snapshot's.
     Directory(DirectoryFacts),
-    /// Nothing has to be known.
-    None,
 }
 
 /// What is known about a layer.
@@ -53,6 +51,8 @@ pub enum RootFacts {
 pub struct LayerFacts {
     /// Its image.
     pub image: DeviceSource,
+    /// The files that have its data when the image has metadata only, in the order of its device table.
+    pub blobs: Vec<DeviceSource>,
     /// Its file system.
     pub fs_type: String,
     /// What proves its content, if something does.
@@ -88,6 +88,8 @@ pub struct DiskFacts {
 pub struct DirectoryFacts {
     /// What it is, links followed; `None` when there is nothing.
     pub kind: Option<PathKind>,
+    /// Its path without links; `None` when there is nothing.
+    pub resolved: Option<HostPath>,
     /// The disk that its file system is on.
     pub mounted_from: Option<HostPath>,
 }

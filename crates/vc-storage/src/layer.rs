@@ -49,10 +49,18 @@ impl Layer {
     /// [`LayerSourceError`] when it cannot be read, is no EROFS image, is damaged, truncated, or one of
     /// several files of an image.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LayerSourceError> {
+        Self::open_with_devices(path, 0)
+    }
+
+    /// The same for an image with metadata only, whose data is in as many other files.
+    ///
+    /// # Errors
+    /// [`LayerSourceError`] as of [`open`](Self::open), or when its device table names another number.
+    pub fn open_with_devices(path: impl AsRef<Path>, devices: usize) -> Result<Self, LayerSourceError> {
         let path = path.as_ref();
         let absolute = std::path::absolute(path)
             .map_err(|source| LayerSourceError::Absolute { path: path.into(), source })?;
-        let image = ErofsImage::open(&absolute)?;
+        let image = ErofsImage::open_with_devices(&absolute, devices)?;
         Self::new(&absolute, image)
     }
 

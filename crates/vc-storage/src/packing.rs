@@ -25,10 +25,10 @@ impl Packing {
 
     /// How many disks so many layers are.
     pub fn disks(self, layers: usize) -> usize {
-        layers.div_ceil(self.layers_of_a_disk())
+        layers.div_ceil(self.images_of_a_disk())
     }
 
-    pub(crate) fn layers_of_a_disk(self) -> usize {
+    pub(crate) fn images_of_a_disk(self) -> usize {
         match self {
             Self::DiskPerLayer => 1,
             Self::Partitions => MOST_PARTITIONS,

@@ -358,7 +358,7 @@ fn a_machine_without_disks_is_told_so() {
 #[test]
 fn facts_about_something_else_are_refused() {
     let rootfs = world::one_layer();
-    let facts = HostFacts { root: RootFacts::None, mounts: Vec::new() };
+    let facts = HostFacts { root: RootFacts::Disk(DiskFacts::default()), mounts: Vec::new() };
     assert!(matches!(
         plan(&request(rootfs.clone(), Vec::new()), &facts, POLICY),
         Err(PlanError::Facts { .. })
@@ -465,4 +465,31 @@ proptest! {
 fn the_request_is_what_it_says() {
     let StorageRequest { container, huge_pages, .. } = request(world::one_layer(), Vec::new());
     assert_eq!((container.as_str(), huge_pages.get(&(2 << 20))), ("web", Some(&(64 << 20))));
+}
+
+/// The images of one layer are partitions of one disk, which has 128.
+#[test]
+fn d1_layers_with_blobs_keep_them_together_and_what_does_not_fit_is_refused() {
+    let with_blobs = |counts: &[usize]| {
+        let path = |name: String| HostPath::new(name).unwrap();
+        let layer = |(n, blobs): (usize, &usize)| LayerSource::Image {
+            image: path(format!("/layers/{n}")),
+            devices: (0..*blobs).map(|m| path(format!("/layers/{n}/blob{m}"))).collect(),
+            verity: None,
+        };
+        let layers = counts.iter().enumerate().map(layer).collect();
+        let upper = Upper::Memory { unused: None };
+        planned(Rootfs::Layers(Layers { layers, upper, options: Vec::new() }), Vec::new())
+    };
+    let plan = with_blobs(&[0, 100, 30, 0]).unwrap();
+    let disks: Vec<_> = plan.disks.iter().map(|disk| disk.images.len()).collect();
+    assert_eq!(disks, [1 + 101, 31 + 1]);
+    let storages = plan.resolve(&plugged(&plan)).unwrap();
+    assert!(storages[2].options.contains(&"X-kata.partition-number=1".to_owned()), "{:?}", storages[2]);
+    assert!(storages[2].options.contains(&"X-vc.blob-partition=31".to_owned()), "{:?}", storages[2]);
+    assert!(storages[3].options.contains(&"X-kata.partition-number=32".to_owned()), "{:?}", storages[3]);
+    assert_eq!(with_blobs(&[127]).unwrap().disks[0].images.len(), 128);
+    let refused = with_blobs(&[128]).unwrap_err();
+    let most = matches!(&refused, PlanError::Unsupported(Unsupported::Blobs { blobs: 128, most: 127, .. }));
+    assert!(most, "{refused}");
 }

@@ -97,6 +97,55 @@ fn a_list_of_mounts_is_merged_as_its_templates_have_it() {
     assert_eq!(text(&output.stdout), MERGED);
 }
 
+/// Layers that were merged: one image has the metadata, and each blob the data of a layer. As containerd's
+/// snapshotter hands over a view of them, and one with a layer above.
+#[test]
+fn metadata_and_its_blobs_are_one_layer() {
+    if !vc_tests::root() {
+        return;
+    }
+    let Some(bench) = Bench::new() else { return };
+    let (metadata, blobs) = bench.layers.layer_with_blobs("merged", |root| {
+        vc_tests::fill_with_busybox(root);
+        fs::write(root.join("etc/large"), vec![b'x'; 3 << 20]).unwrap();
+    });
+    let blobs: Vec<_> = blobs.iter().map(|blob| format!("device={}", blob.display())).collect();
+    let options: Vec<&str> = ["ro", "loop"].into_iter().chain(blobs.iter().map(String::as_str)).collect();
+    let merged = serde_json::json!({"type": "erofs", "source": metadata, "options": options});
+    let show = "sha256sum /etc/large /bin/busybox | cut -d' ' -f1; cat /etc/passwd; cat /etc/who";
+    let sums = std::process::Command::new("sha256sum")
+        .args([bench.layers.path().join("merged.tree/etc/large"), "/bin/busybox".into()])
+        .output()
+        .unwrap();
+    let sums: String = text(&sums.stdout).lines().map(|line| format!("{}\n", &line[..64])).collect();
+
+    let view =
+        serde_json::json!({"type": "format/bind", "source": "{{ mount 0 }}", "options": ["ro", "rbind"]});
+    let mut command = bench.bare();
+    command.arg("--rootfs-mount").arg(merged.to_string()).arg("--rootfs-mount").arg(view.to_string());
+    command.args(["--", "sh", "-c", show]);
+    let output = bench.finish(command);
+    assert_eq!(
+        text(&output.stdout),
+        format!("{sums}root:x:0:0:root:/:/bin/sh\n"),
+        "{}",
+        text(&output.stderr)
+    );
+
+    let above = &three(&bench.layers, &bench.busybox)[..2];
+    let mut command = bench.bare();
+    for layer in above {
+        let mount = serde_json::json!({"type": "erofs", "source": layer, "options": ["ro", "loop"]});
+        command.arg("--rootfs-mount").arg(mount.to_string());
+    }
+    let overlay = serde_json::json!({"type": "format/mkdir/overlay", "source": "overlay", "options": [
+        "workdir=/nonexistent/work", "upperdir=/nonexistent/fs", "lowerdir={{ overlay 0 2 }}"]});
+    command.arg("--rootfs-mount").arg(merged.to_string()).arg("--rootfs-mount").arg(overlay.to_string());
+    command.args(["--", "sh", "-c", show]);
+    let output = bench.finish(command);
+    assert_eq!(text(&output.stdout), format!("{sums}top\n"), "{}", text(&output.stderr));
+}
+
 #[test]
 fn a_bundle_brings_command_environment_and_directory() {
     let Some(bench) = Bench::new() else { return };

@@ -20,30 +20,44 @@ fn ext4(bench: &Bench, name: &str, tree: &Path) -> PathBuf {
     image
 }
 
+/// A loop device.
+struct Loop(String);
+
+impl Loop {
+    fn of(image: &Path) -> Self {
+        let device = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
+        Self(text(&device.stdout).trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        Command::new("losetup").args(["--detach", &self.0]).status().unwrap();
+    }
+}
+
 /// A volume that a CSI driver has left to the runtime: a loop device, whose files go to the group 2000.
 struct Direct {
     volumes: DirectVolumes,
     volume: HostPath,
-    device: String,
+    _device: Loop,
 }
 
 impl Direct {
     fn assign(volume: &Path, image: &Path) -> Self {
         fs::create_dir_all(volume).unwrap();
-        let device = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
-        let device = text(&device.stdout).trim().to_owned();
+        let device = Loop::of(image);
         let (volumes, volume) = (DirectVolumes::default(), HostPath::new(volume).unwrap());
-        let info = serde_json::json!({"volume-type": "block", "device": device, "fstype": "ext4",
+        let info = serde_json::json!({"volume-type": "block", "device": device.0, "fstype": "ext4",
             "metadata": {"fsGroup": "2000", "fsGroupChangePolicy": "Always"}, "options": ["rw"]});
         volumes.add(&volume, info.to_string().as_bytes()).unwrap();
-        Self { volumes, volume, device }
+        Self { volumes, volume, _device: device }
     }
 }
 
 impl Drop for Direct {
     fn drop(&mut self) {
         self.volumes.remove(&self.volume).unwrap();
-        Command::new("losetup").args(["--detach", &self.device]).status().unwrap();
         // Where they are, if nobody else has one.
         for parent in ["shared/direct-volumes", "shared", ""] {
             let _ = fs::remove_dir(Path::new("/run/kata-containers").join(parent));
@@ -65,7 +79,10 @@ fn bundle(bench: &Bench, script: &str, mounts: &serde_json::Value) -> PathBuf {
         },
         "root": {"path": "rootfs"},
         "mounts": mounts,
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}
+        "linux": {
+            "namespaces": [{"type": "pid"}, {"type": "mount"}],
+            "resources": {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}
+        }
     });
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
     bundle
@@ -78,6 +95,7 @@ cat /ro/from-host; echo x 2>/dev/null > /ro/x || echo ro; echo x 2>/dev/null > /
 cat /etc/one-file; echo x 2>/dev/null > /etc/one-file && echo file written
 stat -f -c %T /dev/shm; stat -f -c %T /memory; stat -c '%g' /memory
 echo x > /local/x && stat -c '%a' /local
+grep -c ' /huge hugetlbfs .*pagesize=2M' /proc/self/mounts; grep HugePages_Total /proc/meminfo | tr -s ' '
 cat /image/in-image; echo x 2>/dev/null > /image/x || echo image ro
 test -e /proc/self/mounts && echo proc
 cat /csi/in-image; stat -c %g /csi /csi/in-image; echo x > /csi/x && stat -c %g /csi/x
@@ -120,7 +138,7 @@ fn watcher(bench: &Bench) -> PathBuf {
     })
 }
 
-const SEEN: &str = "of the host\n1234 5678\nof a mount\nof the host\nro\nro below\none\nfile written\ntmpfs\ntmpfs\n7\n777\nin the image\nimage ro\nproc\nin the image\n2000\n2000\n2000\n";
+const SEEN: &str = "of the host\n1234 5678\nof a mount\nof the host\nro\nro below\none\nfile written\ntmpfs\ntmpfs\n7\n777\n1\nHugePages_Total: 2\nin the image\nimage ro\nproc\nin the image\n2000\n2000\n2000\n";
 
 #[test]
 fn every_kind_of_volume_is_what_it_was_on_the_host() {
@@ -146,6 +164,7 @@ fn every_kind_of_volume_is_what_it_was_on_the_host() {
     mounted.tmpfs(&empty.join("memory"), "size=64k");
     chown(empty.join("memory"), Some(0), Some(7)).unwrap();
     fs::create_dir_all(empty.join("local")).unwrap();
+    mounted.hugetlbfs(&empty.join("huge"), "pagesize=2M");
     let map = config_map(&base);
     let csi = Direct::assign(&base.join("csi"), &ext4(&bench, "csi.img", &tree));
     let mounts = serde_json::json!([
@@ -158,6 +177,7 @@ fn every_kind_of_volume_is_what_it_was_on_the_host() {
         {"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind"]},
         {"destination": "/memory", "type": "bind", "source": empty.join("memory"), "options": ["rbind"]},
         {"destination": "/local", "type": "bind", "source": empty.join("local"), "options": ["rbind"]},
+        {"destination": "/huge", "type": "bind", "source": empty.join("huge"), "options": ["rbind"]},
         {"destination": "/image", "type": "ext4", "source": image, "options": ["ro", "io.katacontainers.fs-opt.block_device=file"]},
         {"destination": "/map", "type": "bind", "source": map, "options": ["rbind", "ro"]},
     ]);
@@ -274,6 +294,15 @@ fn a_directory_and_a_disk_are_roots_and_keep_what_is_written() {
     assert_code(&output, 1);
     assert_eq!(text(&output.stdout), "again\n");
     assert!(text(&output.stderr).contains("Read-only file system"), "{}", text(&output.stderr));
+    // As a block device, which is not mounted anywhere.
+    let device = Loop::of(&image);
+    let block = serde_json::json!({"type": "ext4", "source": device.0, "options": ["rw"]});
+    let output = with_root(&bench, &[block], "cat /etc/again; echo block > /etc/again; sync");
+    assert_code(&output, 0);
+    assert_eq!(text(&output.stdout), "again\n");
+    drop(device);
+    let output = with_root(&bench, &[disk(&["ro"])], "cat /etc/again");
+    assert_eq!(text(&output.stdout), "block\n", "{}", text(&output.stderr));
 }
 
 /// `rwlayer.img` as containerd's mount manager hands it over with `default_size`: the first time it is to be made, by

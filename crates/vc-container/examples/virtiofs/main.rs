@@ -60,7 +60,7 @@ async fn main() -> Result<()> {
     let path = |name: &str| HostPath::new(directory.join(name));
 
     let mut shared = SharedDir::create(&path("share")?)?;
-    shared.bind(&Bind::new("data".parse()?, HostPath::new(files.path())?))?;
+    shared.bind(&Bind::new("data".parse()?, HostPath::new(files.path().canonicalize()?)?))?;
     let config = VirtiofsdConfig::default();
     let ours = Virtiofsd::start(&config, &shared.served(), &path("ours.sock")?, deadline()).await?;
     let mut hand = by_hand(files.path(), &directory.join("hand.sock")).await?;

@@ -53,7 +53,7 @@ impl Bed {
         agent.create_sandbox(&CreateSandbox::new("bench".parse()?), deadline()).await?;
 
         let container: ContainerId = "bed".parse()?;
-        let ContainerStorage { plan, images } =
+        let ContainerStorage { plan, images, .. } =
             ContainerStorage::of_layers(container.clone(), &images, &Spec::default())?;
         let mut plugged = Vec::new();
         for (number, disk) in plan.disks.iter().enumerate() {

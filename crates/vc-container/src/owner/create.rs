@@ -6,8 +6,8 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
 use vc_device::{AttachStep, GuestLocation};
 use vc_hypervisor::{Machine, PlugError};
-use vc_storage::{DiskPlan, DiskPlug, OpenError, OpenImages, StoragePlan};
-use vc_types::{ContainerId, DeviceId};
+use vc_storage::{DirectVolumes, DiskPlan, DiskPlug, OpenError, OpenImages, StoragePlan};
+use vc_types::{ContainerId, DeviceId, HostPath};
 
 use super::ghost::Ghost;
 use super::record::Record;
@@ -20,7 +20,9 @@ use crate::guest::Guest;
 use crate::guest_spec::{GuestFeatures, guest_spec};
 use crate::record::{ContainerRecord, FollowRecord, Phase};
 use crate::state::Op;
-use crate::storage::{ContainerStorage, CopyFailed, Following, Watch, apply, copy, make_image, settled_copy};
+use crate::storage::{
+    ContainerStorage, CopyFailed, Following, VolumeUse, Watch, apply, copy, make_image, settled_copy,
+};
 use crate::timing::Budget;
 use crate::undo::{Held, Released, Undo};
 
@@ -118,7 +120,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         check(id, &spec.storage.plan).map_err(unplanned)?;
         let new = new_record(id, &spec);
         self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
-        let ContainerSpec { oci, storage: ContainerStorage { mut plan, images } } = spec;
+        let ContainerSpec { oci, storage: ContainerStorage { mut plan, images, direct_volumes } } = spec;
+        self.claim_volumes(&plan, direct_volumes.as_ref(), undo).await?;
         let features = self.features_for(&oci, budget).await?;
         let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
         let oci = guest_spec(oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
@@ -222,6 +225,30 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         Ok(self.machine.plug(&spec, budget.deadline()).await?)
     }
 
+    /// Tells CSI drivers of the sandbox that has their volumes.
+    async fn claim_volumes(
+        &self,
+        plan: &StoragePlan,
+        store: Option<&DirectVolumes>,
+        undo: &mut Undo,
+    ) -> Result<(), OperationError> {
+        let Some(store) = store.filter(|_| !plan.direct_volumes.is_empty()) else { return Ok(()) };
+        let of_store = |volume: &HostPath| VolumeUse { store: store.root().into(), volume: volume.clone() };
+        let volumes: Vec<VolumeUse> = plan.direct_volumes.iter().map(of_store).collect();
+        for volume in &volumes {
+            self.volumes.claim(volume.clone());
+            undo.push(Held::Volume(volume.clone()));
+        }
+        // Before they are told: the next owner takes back what this one may have told.
+        let noted = self.note(|record| record.volumes = self.volumes.all()).await;
+        noted.map_err(|cause| OperationError::new(Step::Record, cause))?;
+        for volume in &volumes {
+            let told = self.volumes.tell(volume).await;
+            told.map_err(|cause| OperationError::new(Step::Volume(volume.volume.clone()), cause))?;
+        }
+        Ok(())
+    }
+
     /// Shares and copies what the plan has for it.
     async fn share(&self, plan: &StoragePlan, undo: &mut Undo, budget: Budget) -> Result<(), OperationError> {
         for share in &plan.shares {
@@ -236,7 +263,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 continue;
             }
             // Before the copy: what is replaced after that is copied again.
-            let watch = Watch::of(&planned.source).map_err(failed)?;
+            let watch = Watch::of(&planned.source).await.map_err(failed)?;
             settled_copy(&*self.agent, planned, || budget.deadline()).await.map_err(failed)?;
             let agent = self.agent.clone();
             let following = Following::start(agent, planned.clone(), watch, self.timing, false);

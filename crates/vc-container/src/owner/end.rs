@@ -19,11 +19,8 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         self.spawn(async move {
             let span = tracing::info_span!("stop sandbox");
             let ended = guest.metrics.step("stop sandbox", span, guest.end(running)).await;
-            let left = match &ended {
-                Ok(_) => guest.shares.end(guest.timing.undo().deadline()).await,
-                // The guest may still use it.
-                Err(_) => Vec::new(),
-            };
+            // The guest may still use it all.
+            let left = if ended.is_ok() { guest.end_storage().await } else { Vec::new() };
             move |owner: &mut Self| owner.sandbox_stopped(ended, left)
         });
     }
@@ -77,10 +74,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     pub(super) async fn abandon(self) {
         let stopped = self.guest.machine.stop(self.guest.timing.undo().deadline()).await;
         // The shared directory goes before the sandbox's own, in which it is.
-        let mut left = match stopped {
-            Ok(_) => self.guest.shares.end(self.guest.timing.undo().deadline()).await,
-            Err(_) => Vec::new(),
-        };
+        let mut left = if stopped.is_ok() { self.guest.end_storage().await } else { Vec::new() };
         left.extend(end(&*self.guest.machine, self.dir, &self.guest.timing).await);
         if left.is_empty()
             && let Err(error) = self.guest.ledger.remove()
@@ -102,6 +96,13 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 }
 
 impl<M: Machine, A: Agent> Guest<M, A> {
+    /// Takes away what the containers had of the host, once the machine has ended.
+    async fn end_storage(&self) -> Vec<Leftover> {
+        let mut left = self.shares.end(self.timing.undo().deadline()).await;
+        left.extend(self.volumes.end().await);
+        left
+    }
+
     /// Lets the guest power off, and ends the machine.
     async fn end(&self, running: bool) -> Result<MachineExit, StopError> {
         let budget = self.timing.undo();

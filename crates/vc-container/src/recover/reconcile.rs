@@ -58,7 +58,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 held.push(Held::Share(name.clone()));
             }
             for follow in &container.follows {
-                match Watch::of(&follow.plan().source) {
+                match Watch::of(&follow.plan().source).await {
                     Ok(watch) => {
                         let agent = self.agent.clone();
                         let following = Following::start(agent, follow.plan(), watch, self.timing, true);

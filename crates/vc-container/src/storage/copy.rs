@@ -1,13 +1,13 @@
 //! Files and directories that are copied into the guest, where host and guest share no file system.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use vc_agent::{AgentError, CopyFile, FileContent, Volumes};
+use vc_share::{Source, SourceEntry, SourceError, SourceKind};
 use vc_storage::CopyPlan;
 use vc_types::{Deadline, GuestPath, InvalidPath};
 
@@ -18,7 +18,10 @@ const MOST_ENTRIES: usize = 16 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyFailed {
-    /// It cannot be read.
+    /// It cannot be read, or not as it was found.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A part of a file cannot be read.
     #[error("cannot read {path:?}")]
     Read {
         /// What.
@@ -34,12 +37,6 @@ pub enum CopyFailed {
         /// Why.
         source: Option<InvalidPath>,
     },
-    /// There is too much.
-    #[error("{path:?} has more than {MOST_ENTRIES} files; share a file system with the guest instead")]
-    TooMany {
-        /// What.
-        path: PathBuf,
-    },
     /// It became shorter.
     #[error("{path:?} became shorter while it was copied")]
     Short {
@@ -54,12 +51,6 @@ pub enum CopyFailed {
         /// What the system said.
         source: io::Error,
     },
-    /// It is replaced all the time.
-    #[error("{path:?} was changed while it was copied")]
-    Changed {
-        /// What.
-        path: PathBuf,
-    },
     /// The guest did not take it.
     #[error("the guest did not take {path:?}")]
     Agent {
@@ -68,6 +59,13 @@ pub enum CopyFailed {
         /// Why not.
         source: AgentError,
     },
+}
+
+impl CopyFailed {
+    /// Whether a new attempt may find the source at rest.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(self, Self::Source(SourceError::Changed { .. }))
+    }
 }
 
 /// Copies a file, or a directory with all below it. Links stay links; sockets, FIFOs and devices stay behind.
@@ -80,139 +78,95 @@ pub(crate) async fn copy(
     plan: &CopyPlan,
     deadline: Deadline,
 ) -> Result<(), CopyFailed> {
-    let source = plan.source.as_path().to_path_buf();
-    let entries = blocking(move || list(&source)).await?;
-    let is_link = |entry: &&(PathBuf, Metadata)| entry.1.is_symlink();
-    for (path, stat) in entries.iter().filter(|entry| !is_link(entry)) {
-        send(agent, path, stat, target(plan, path)?, deadline).await?;
+    let path = plan.source.clone();
+    let (source, entries) = blocking(move || {
+        let source = Source::open(&path)?;
+        let entries = source.list(MOST_ENTRIES)?;
+        Ok::<_, SourceError>((Arc::new(source), entries))
+    })
+    .await?;
+    let copying = Copying { agent, source, target: &plan.target, deadline };
+    let is_link = |entry: &&SourceEntry| matches!(entry.kind, SourceKind::Link { .. });
+    for entry in entries.iter().filter(|entry| !is_link(entry)) {
+        copying.send(entry).await?;
     }
-    let links = entries.iter().filter(is_link).map(|(path, stat)| Link::read(plan, path, stat));
-    let links: Vec<Link<'_>> = links.collect::<Result<_, _>>()?;
     if plan.watched {
-        let source = plan.source.as_path().to_path_buf();
-        let again = blocking(move || list(&source)).await?;
-        if stamps(&again) != stamps(&entries) {
-            return Err(CopyFailed::Changed { path: plan.source.as_path().into() });
+        let source = Arc::clone(&copying.source);
+        if blocking(move || source.list(MOST_ENTRIES)).await? != entries {
+            return Err(SourceError::Changed { path: plan.source.as_path().into() }.into());
         }
     }
-    for link in links {
-        link.send(agent, deadline).await?;
+    for link in entries.iter().filter(is_link) {
+        copying.send(link).await?;
     }
     Ok(())
 }
 
-/// What tells whether files have changed, in the order of their names.
-fn stamps(entries: &[(PathBuf, Metadata)]) -> BTreeMap<&Path, (u64, u64, i64, i64)> {
-    let stamp = |stat: &Metadata| (stat.ino(), stat.len(), stat.mtime(), stat.mtime_nsec());
-    entries.iter().map(|(path, stat)| (path.as_path(), stamp(stat))).collect()
-}
-
-/// A link, as it was when it was read.
-struct Link<'a> {
-    path: &'a Path,
-    stat: &'a Metadata,
-    target: GuestPath,
-    leads_to: PathBuf,
-}
-
-impl<'a> Link<'a> {
-    fn read(plan: &CopyPlan, path: &'a Path, stat: &'a Metadata) -> Result<Self, CopyFailed> {
-        let leads_to =
-            fs::read_link(path).map_err(|source| CopyFailed::Read { path: path.into(), source })?;
-        Ok(Self { path, stat, target: target(plan, path)?, leads_to })
-    }
-
-    async fn send(&self, agent: &impl Volumes, deadline: Deadline) -> Result<(), CopyFailed> {
-        let path = || self.path.to_path_buf();
-        let leads_to =
-            self.leads_to.to_str().ok_or_else(|| CopyFailed::Name { path: path(), source: None })?;
-        let link = described(self.stat, &self.target, FileContent::Symlink { target: leads_to });
-        let sent = agent.copy_file(&link, deadline).await;
-        sent.map_err(|source| CopyFailed::Agent { path: path(), source })
-    }
-}
-
-/// Everything below a path, itself first, directories before what is in them.
-fn list(source: &Path) -> Result<Vec<(PathBuf, Metadata)>, CopyFailed> {
-    let failed = |path: &Path, source| CopyFailed::Read { path: path.into(), source };
-    // Only the top may be a link: it is what was asked for.
-    let mut found =
-        vec![(source.to_path_buf(), fs::metadata(source).map_err(|error| failed(source, error))?)];
-    let mut next = 0;
-    while let Some((path, stat)) = found.get(next).cloned() {
-        next += 1;
-        if !stat.is_dir() {
-            continue;
-        }
-        for entry in fs::read_dir(&path).map_err(|error| failed(&path, error))? {
-            let entry = entry.map_err(|error| failed(&path, error))?;
-            let stat = entry.metadata().map_err(|error| failed(&entry.path(), error))?;
-            found.push((entry.path(), stat));
-        }
-        if found.len() > MOST_ENTRIES {
-            return Err(CopyFailed::TooMany { path: source.into() });
-        }
-    }
-    Ok(found)
-}
-
-/// Where a file goes.
-fn target(plan: &CopyPlan, path: &Path) -> Result<GuestPath, CopyFailed> {
-    let below = path.strip_prefix(plan.source.as_path()).unwrap_or(Path::new(""));
-    let mut target = plan.target.clone();
-    for name in below {
-        let name = name.to_str().ok_or_else(|| CopyFailed::Name { path: path.into(), source: None })?;
-        target =
-            target.join(name).map_err(|error| CopyFailed::Name { path: path.into(), source: Some(error) })?;
-    }
-    Ok(target)
-}
-
-async fn send(
-    agent: &impl Volumes,
-    path: &Path,
-    stat: &Metadata,
-    target: GuestPath,
+/// A copy under way.
+struct Copying<'a, A> {
+    agent: &'a A,
+    source: Arc<Source>,
+    target: &'a GuestPath,
     deadline: Deadline,
-) -> Result<(), CopyFailed> {
-    let agent_failed = |source| CopyFailed::Agent { path: path.into(), source };
-    let read_failed = |source| CopyFailed::Read { path: path.into(), source };
-    if stat.is_dir() {
-        return agent
-            .copy_file(&described(stat, &target, FileContent::Directory), deadline)
-            .await
-            .map_err(agent_failed);
-    }
-    if !stat.is_file() {
-        tracing::debug!(?path, "neither a file, a directory nor a link; it is not copied");
-        return Ok(());
-    }
-    let file = Arc::new(File::open(path).map_err(read_failed)?);
-    let (size, mut offset) = (stat.len(), 0);
-    loop {
-        let file = Arc::clone(&file);
-        let most = usize::try_from(size - offset).unwrap_or(usize::MAX).min(FileContent::MAX_PIECE);
-        let data = blocking(move || read_piece(&file, offset, most)).await.map_err(read_failed)?;
-        if data.len() < most {
-            return Err(CopyFailed::Short { path: path.into() });
-        }
-        let content = FileContent::Regular { size, offset, data: &data };
-        agent.copy_file(&described(stat, &target, content), deadline).await.map_err(agent_failed)?;
-        offset += data.len() as u64;
-        if offset >= size {
-            return Ok(());
-        }
-    }
 }
 
-fn described<'a>(stat: &Metadata, path: &GuestPath, content: FileContent<'a>) -> CopyFile<'a> {
-    CopyFile {
-        path: path.clone(),
-        content,
-        mode: stat.mode() & 0o7777,
-        directory_mode: 0o755,
-        uid: stat.uid(),
-        gid: stat.gid(),
+impl<A: Volumes> Copying<'_, A> {
+    async fn send(&self, entry: &SourceEntry) -> Result<(), CopyFailed> {
+        let path = || self.source.path_of(entry);
+        match &entry.kind {
+            SourceKind::Directory => self.tell(entry, FileContent::Directory).await,
+            SourceKind::File { size } => self.send_file(entry, *size).await,
+            SourceKind::Link { target } => {
+                let target =
+                    target.to_str().ok_or_else(|| CopyFailed::Name { path: path(), source: None })?;
+                self.tell(entry, FileContent::Symlink { target }).await
+            }
+            SourceKind::Special => {
+                tracing::debug!(path = ?path(), "neither a file, a directory nor a link; it is not copied");
+                Ok(())
+            }
+        }
+    }
+
+    async fn send_file(&self, entry: &SourceEntry, size: u64) -> Result<(), CopyFailed> {
+        let path = || self.source.path_of(entry);
+        let (source, listed) = (Arc::clone(&self.source), entry.clone());
+        let file = Arc::new(blocking(move || source.file(&listed)).await?);
+        let mut offset = 0;
+        loop {
+            let file = Arc::clone(&file);
+            let most = usize::try_from(size - offset).unwrap_or(usize::MAX).min(FileContent::MAX_PIECE);
+            let data = blocking(move || read_piece(&file, offset, most)).await;
+            let data = data.map_err(|source| CopyFailed::Read { path: path(), source })?;
+            if data.len() < most {
+                return Err(CopyFailed::Short { path: path() });
+            }
+            self.tell(entry, FileContent::Regular { size, offset, data: &data }).await?;
+            offset += data.len() as u64;
+            if offset >= size {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tell(&self, entry: &SourceEntry, content: FileContent<'_>) -> Result<(), CopyFailed> {
+        let path = || self.source.path_of(entry);
+        let mut target = self.target.clone();
+        for name in &entry.below {
+            let name = name.to_str().ok_or_else(|| CopyFailed::Name { path: path(), source: None })?;
+            let joined = target.join(name);
+            target = joined.map_err(|error| CopyFailed::Name { path: path(), source: Some(error) })?;
+        }
+        let file = CopyFile {
+            path: target,
+            content,
+            mode: entry.mode,
+            directory_mode: 0o755,
+            uid: entry.uid,
+            gid: entry.gid,
+        };
+        let told = self.agent.copy_file(&file, self.deadline).await;
+        told.map_err(|source| CopyFailed::Agent { path: path(), source })
     }
 }
 
@@ -238,3 +192,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
+
+#[cfg(test)]
+mod tests;

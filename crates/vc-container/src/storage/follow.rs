@@ -11,7 +11,7 @@ use vc_agent::Volumes;
 use vc_storage::CopyPlan;
 use vc_types::{Deadline, HostPath};
 
-use super::copy::{CopyFailed, copy};
+use super::copy::{CopyFailed, blocking, copy};
 use crate::timing::Timing;
 
 /// The link that the kubelet replaces.
@@ -27,14 +27,17 @@ const BUFFER: usize = 4096;
 pub(crate) struct Watch(inotify::EventStream<Vec<u8>>);
 
 impl Watch {
-    pub(crate) fn of(source: &HostPath) -> Result<Self, CopyFailed> {
-        let watch = || {
+    pub(crate) async fn of(source: &HostPath) -> Result<Self, CopyFailed> {
+        let failed = |error| CopyFailed::Watch { path: source.as_path().into(), source: error };
+        let path = source.clone();
+        let watching = blocking(move || {
             let inotify = Inotify::init()?;
             // What is made there, or renamed to there, is told; so is the end of the directory.
-            inotify.watches().add(source.as_path(), WatchMask::MOVED_TO | WatchMask::CREATE)?;
-            inotify.into_event_stream(vec![0; BUFFER])
-        };
-        watch().map(Self).map_err(|error| CopyFailed::Watch { path: source.as_path().into(), source: error })
+            inotify.watches().add(path.as_path(), WatchMask::MOVED_TO | WatchMask::CREATE)?;
+            Ok::<_, std::io::Error>(inotify)
+        });
+        let inotify = watching.await.map_err(failed)?;
+        inotify.into_event_stream(vec![0; BUFFER]).map(Self).map_err(failed)
     }
 
     /// Resolves when the files were replaced; false when they never will be again.
@@ -93,7 +96,7 @@ pub(crate) async fn settled_copy(
 ) -> Result<(), CopyFailed> {
     for _ in 1..ATTEMPTS {
         match copy(agent, plan, deadline()).await {
-            Err(CopyFailed::Changed { .. }) => {}
+            Err(error) if error.is_change() => {}
             result => return result,
         }
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use oci_spec::runtime::Spec;
 use vc_storage::{
-    FactsError, LayerSource, Layers, MountPolicy, OpenImages, PlanError, Rootfs, StoragePlan, StorageRequest,
-    Surroundings, Upper, gather, plan,
+    DirectVolumes, FactsError, LayerSource, Layers, MountPolicy, OpenImages, PlanError, Rootfs, StoragePlan,
+    StorageRequest, Surroundings, Upper, gather, plan,
 };
 use vc_types::{ContainerId, HostPath, InvalidPath};
 
@@ -18,6 +18,8 @@ pub struct ContainerStorage {
     pub plan: StoragePlan,
     /// What was opened and checked for the plan.
     pub images: OpenImages,
+    /// Where CSI drivers left the plan's volumes, if that was looked at.
+    pub direct_volumes: Option<DirectVolumes>,
 }
 
 /// Why there is no storage for a container.
@@ -49,7 +51,8 @@ impl ContainerStorage {
         around: &Surroundings<'_>,
     ) -> Result<Self, StorageError> {
         let (facts, images) = gather(request, around)?;
-        Ok(Self { plan: plan(request, &facts, policy)?, images })
+        let direct_volumes = around.direct_volumes.cloned();
+        Ok(Self { plan: plan(request, &facts, policy)?, images, direct_volumes })
     }
 
     /// A root of EROFS images, the top one first, for a container of this specification, on a machine that shares no

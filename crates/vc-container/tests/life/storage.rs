@@ -11,7 +11,7 @@ use vc_agent::Call;
 use vc_agent::fake::{FakeAgent, FakeConnector};
 use vc_container::{ContainerSpec, ContainerStorage, Recovered, Sandbox, storage_request};
 use vc_hypervisor::fake::FakeHypervisor;
-use vc_storage::{Mount, MountPolicy, Rootfs, Surroundings};
+use vc_storage::{DirectVolumes, Mount, MountPolicy, Rootfs, Surroundings};
 use vc_types::HostPath;
 
 use crate::bench::{Bench, command, id};
@@ -77,6 +77,47 @@ async fn a_plan_that_is_carried_out_too_late_makes_no_image_anew() {
     sandbox.create_container(id("web"), spec).await.unwrap_err();
     assert_eq!(fs::read_to_string(&image).unwrap(), "of another");
     sandbox.stop().await.unwrap();
+}
+
+/// The driver asks the sandbox of its volume; a failed creation and the end of the sandbox take that back.
+#[tokio::test]
+async fn a_csi_driver_is_told_which_sandbox_has_its_volume() {
+    let mut bench = Bench::new(FakeHypervisor::default(), FakeAgent::new());
+    bench.spec.state_dir = Some(HostPath::new(bench.path().join("state")).unwrap());
+    let (volume, device) = (bench.path().join("csi"), bench.path().join("volume.img"));
+    fs::create_dir(&volume).unwrap();
+    fs::File::create(&device).unwrap().set_len(1 << 20).unwrap();
+    let volumes = DirectVolumes::below(bench.path().join("direct-volumes"));
+    let path = HostPath::new(&volume).unwrap();
+    let info = serde_json::json!({"volume-type": "block", "device": device, "fstype": "ext4"});
+    volumes.add(&path, info.to_string().as_bytes()).unwrap();
+    let spec = |id: &str, process: &str| {
+        let mut oci = command(process);
+        let bind = MountBuilder::default().destination("/data").typ("bind").source(&volume).build().unwrap();
+        oci.set_mounts(Some(vec![bind]));
+        let rootfs = Rootfs::of_mounts(&[mount("erofs", bench.layer(), &["ro", "loop"])]).unwrap();
+        let request = storage_request(id.parse().unwrap(), rootfs, &oci).unwrap();
+        let around = Surroundings { direct_volumes: Some(&volumes), ..Surroundings::default() };
+        let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
+        assert_eq!(storage.plan.direct_volumes, [path.clone()]);
+        ContainerSpec { oci, storage }
+    };
+    let sandbox = bench.sandbox().await.unwrap();
+    sandbox.create_container(id("web"), spec("web", "missing")).await.unwrap_err();
+    assert_eq!(volumes.sandbox(&path).unwrap(), None, "after the failure");
+    sandbox.create_container(id("web"), spec("web", "web")).await.unwrap();
+    let has = Some(bench.spec.machine.id.clone());
+    assert_eq!(volumes.sandbox(&path).unwrap(), has);
+    sandbox.create_container(id("side"), spec("side", "missing")).await.unwrap_err();
+    assert_eq!(volumes.sandbox(&path).unwrap(), has, "of the other container");
+
+    sandbox.leave().await;
+    let (state, connector) = (bench.spec.state_dir.clone().unwrap(), FakeConnector::new(&bench.agent));
+    let recovered = Sandbox::recover(&bench.hypervisor, &connector, &state, bench.spec.timing).await.unwrap();
+    let Recovered::Resumed(sandbox) = recovered else { panic!("{recovered:?}") };
+    assert_eq!(volumes.sandbox(&path).unwrap(), has);
+    sandbox.stop().await.unwrap();
+    assert_eq!(volumes.sandbox(&path).unwrap(), None, "after the end of the sandbox");
 }
 
 /// Puts a value into a config map as the kubelet does.

@@ -58,6 +58,7 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     };
     match created.await {
         Ok(container) => {
+            guest.storages().keep(&mount_points);
             reservation.fill(container.into());
             Ok(())
         }

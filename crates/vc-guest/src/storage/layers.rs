@@ -11,12 +11,22 @@ use vc_agent_protocol::agent;
 pub struct Layer {
     /// The device.
     pub source: BlockSource,
+    /// The devices that have its data when it is an EROFS image with metadata only, in the order of its device
+    /// table.
+    pub blobs: Vec<BlockSource>,
     /// How its bytes are verified.
     pub verity: Option<VerityOptions>,
     /// The file system's name; `bind` for a device that is to be used as it is.
     pub fs_type: String,
     /// The mount options.
     pub options: Vec<String>,
+}
+
+impl Layer {
+    /// All its devices, its own first.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &BlockSource> {
+        std::iter::once(&self.source).chain(&self.blobs)
+    }
 }
 
 /// The layers of one overlay.
@@ -70,7 +80,14 @@ pub(super) fn layer(
         "nvdimm" => BlockAddress::Name(wire.source.parse().map_err(address("nvdimm"))?),
         other => return Err(InvalidStorage::Driver(other.to_owned())),
     };
+    if !markers.blobs.is_empty() && (wire.fstype != "erofs" || markers.verity.is_some()) {
+        return Err(InvalidStorage::Unsupported(
+            "data in other partitions, but for erofs without dm-verity,".to_owned(),
+        ));
+    }
+    let blob = |number: &_| BlockSource { address: address.clone(), partition: Some(*number) };
     Ok(Layer {
+        blobs: markers.blobs.iter().map(blob).collect(),
         source: BlockSource { address, partition: markers.partition },
         verity: markers.verity.clone(),
         fs_type: wire.fstype.clone(),

@@ -1,4 +1,5 @@
-//! The options by which Kata's runtime describes the layers of a root file system, `X-kata.*`.
+//! The options by which Kata's runtime describes the layers of a root file system, `X-kata.*`, and one of our own
+//! for what it has no words for.
 //!
 //! They are no mount options: the kernel never sees them.
 
@@ -20,6 +21,9 @@ pub(super) struct Markers {
     pub(super) partition: Option<NonZeroU32>,
     /// Directories to be made in the writable layer.
     pub(super) directories: Vec<NewDirectory>,
+    /// The partitions of the same device that have the data of an EROFS image with metadata only, in the order of
+    /// its device table.
+    pub(super) blobs: Vec<NonZeroU32>,
     /// How the layer's bytes are verified.
     pub(super) verity: Option<VerityOptions>,
 }
@@ -35,6 +39,9 @@ pub struct NewDirectory {
 
 const PREFIX: &str = "X-kata.";
 
+/// A partition with data of the layer. Kata's agent has no such option, and its kernel refuses it.
+const BLOB: &str = "X-vc.blob-partition=";
+
 /// The mount that a directory is made in: the writable layer, which is the first one.
 const FIRST_MOUNT: &str = "{{ mount 0 }}";
 
@@ -45,11 +52,15 @@ pub(super) fn split(options: &[String]) -> Result<(Markers, Vec<String>), Invali
     let mut is_partitioned = false;
     let mut rest = Vec::new();
     for option in options {
+        let invalid = || InvalidStorage::Marker(option.clone());
+        if let Some(number) = option.strip_prefix(BLOB) {
+            markers.blobs.push(number.parse().map_err(|_| invalid())?);
+            continue;
+        }
         let Some(marker) = option.strip_prefix(PREFIX) else {
             rest.push(option.clone());
             continue;
         };
-        let invalid = || InvalidStorage::Marker(option.clone());
         let (key, value) = marker.split_once('=').unwrap_or((marker, ""));
         match (key, value) {
             ("multi-layer", "true") => markers.multi_layer = true,
@@ -74,6 +85,9 @@ pub(super) fn split(options: &[String]) -> Result<(Markers, Vec<String>), Invali
         return Err(InvalidStorage::Marker(
             "X-kata.gpt-partitioned without X-kata.partition-number".to_owned(),
         ));
+    }
+    if !markers.blobs.is_empty() && !is_partitioned {
+        return Err(InvalidStorage::Marker(format!("{BLOB} of a disk without partitions")));
     }
     if verity.iter().any(|(key, _)| *key == "enabled") {
         markers.verity = Some(VerityOptions::parse(&verity)?);
@@ -140,6 +154,8 @@ mod tests {
             "X-kata.partition-number=1",
             "X-kata.gpt-partitioned=true",
             "X-kata.dmverity-enabled=true",
+            "X-vc.blob-partition=0",
+            "X-vc.blob-partition=2",
         ] {
             assert!(split_texts(&[bad]).is_err(), "{bad:?}");
         }

@@ -40,7 +40,7 @@ impl Mounting<'_> {
         }
         let target = Path::new(spec.mount_point.as_str());
         match &spec.driver {
-            Driver::Block(layer) => self.layer(layer, self.devices.first(), target, made)?,
+            Driver::Block(layer) => self.layer(layer, &mut self.devices.iter(), target, made)?,
             Driver::Layers(layers) => self.layers(layers, target, made)?,
             Driver::VirtioFs(tag) => self.plain(tag, "virtiofs", spec, made)?,
             Driver::Overlay { writable } => self.overlay(spec, *writable, made)?,
@@ -83,11 +83,16 @@ impl Mounting<'_> {
     fn layer(
         &self,
         layer: &Layer,
-        device: Option<&PathBuf>,
+        devices: &mut std::slice::Iter<'_, PathBuf>,
         target: &Path,
         made: &mut Made,
     ) -> Result<(), StorageError> {
-        let mut device = device.cloned().unwrap_or_default();
+        let mut device = devices.next().cloned().unwrap_or_default();
+        let blobs: Vec<String> = devices
+            .by_ref()
+            .take(layer.blobs.len())
+            .map(|blob| format!("device={}", blob.display()))
+            .collect();
         if let Some(options) = &layer.verity {
             self.modules.load_if_known(&["dm_verity", "sha256_generic"])?;
             let failed = |error| StorageError::Verity(target.into(), error);
@@ -96,7 +101,7 @@ impl Mounting<'_> {
             made.verity(verified);
         }
         let bind = if layer.fs_type == "bind" { "bind" } else { "" };
-        let options = [bind].into_iter().chain(layer.options.iter().map(String::as_str));
+        let options = [bind].into_iter().chain(layer.options.iter().chain(&blobs).map(String::as_str));
         let mount = Mount {
             source: &device.to_string_lossy(),
             target,
@@ -111,7 +116,7 @@ impl Mounting<'_> {
         let base = Path::new(LAYERS).join(self.owner).join("multi-layer");
         let upper = base.join("upper");
         let mut devices = self.devices.iter();
-        self.layer(&layers.upper, devices.next(), &upper, made)?;
+        self.layer(&layers.upper, &mut devices, &upper, made)?;
         for new in &layers.directories {
             make_directory(&upper.join(new.path.as_str().trim_start_matches('/')), new.mode)?;
         }
@@ -120,7 +125,7 @@ impl Mounting<'_> {
             let at = base.join(format!("lower-{index}"));
             let read_only = ["ro".to_owned()].into_iter().chain(layer.options.iter().cloned());
             let layer = Layer { options: read_only.collect(), ..layer.clone() };
-            self.layer(&layer, devices.next(), &at, made)?;
+            self.layer(&layer, &mut devices, &at, made)?;
             lower.push(at.display().to_string());
         }
         let (data, work) = (upper.join("upper"), upper.join("work"));

@@ -62,6 +62,8 @@ pub struct StorageSpec {
     pub fs_group: Option<FsGroup>,
     /// The group that its root is to belong to (`fsgid=`).
     pub root_gid: Option<u32>,
+    /// Whether it stays until the sandbox ends, for containers that are yet to come.
+    pub shared: bool,
 }
 
 /// Why a storage is refused.
@@ -237,6 +239,7 @@ impl StorageSpec {
             directories: wire.driver_options.iter().filter_map(directory).collect::<Result<_, _>>()?,
             fs_group,
             root_gid,
+            shared: wire.shared,
         })
     }
 }

@@ -6,7 +6,7 @@ use super::made::Made;
 use super::mounting::Mounting;
 use super::overlay;
 use super::request::{Driver, StorageSpec};
-use crate::block::Disks;
+use crate::block::{BlockSource, Disks};
 use crate::log::chain;
 use crate::modules::ModuleLoader;
 use crate::mount_options::MountOptions;
@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vc_agent_protocol::agent;
@@ -32,6 +33,8 @@ struct Inner {
     modules: Arc<ModuleLoader>,
     events: DeviceEvents,
     mounted: Mutex<HashMap<GuestPath, Arc<Slot>>>,
+    /// How many storages were kept so far.
+    kept: AtomicU64,
 }
 
 /// One mount point. Whoever mounts or unmounts there locks it, so that nobody waits for other mount points.
@@ -44,6 +47,10 @@ struct Mounted {
     made: Made,
     /// A directory of the host, whose contents are the host's.
     is_share: bool,
+    /// Whether a request said that it is for the whole sandbox (`Storage.shared`).
+    is_for_all: bool,
+    /// How many were kept before it, if it stays without users until the sandbox ends.
+    kept: Option<u64>,
     /// No longer in the table; whoever still holds it looks there again.
     is_gone: bool,
 }
@@ -51,7 +58,7 @@ struct Mounted {
 impl StorageTable {
     /// An empty table; file systems come from `modules`, devices are announced by `events`.
     pub fn new(modules: Arc<ModuleLoader>, events: DeviceEvents) -> Self {
-        Self(Arc::new(Inner { modules, events, mounted: Mutex::default() }))
+        Self(Arc::new(Inner { modules, events, mounted: Mutex::default(), kept: AtomicU64::new(0) }))
     }
 
     /// Mounts the storages that `owner`, a container or the sandbox, asks for in one request, in their
@@ -76,19 +83,52 @@ impl StorageTable {
         Ok(added)
     }
 
+    /// Keeps those of `mount_points` that were asked for as shared, until [`release_kept`](Self::release_kept):
+    /// once there is a container that has written to them. Those of a failed creation are not kept.
+    pub fn keep(&self, mount_points: &[GuestPath]) {
+        for mount_point in mount_points {
+            let Some(slot) = self.table().get(mount_point).cloned() else { continue };
+            let mut mounted = slot.lock();
+            if mounted.is_for_all && mounted.kept.is_none() {
+                mounted.kept = Some(self.0.kept.fetch_add(1, Ordering::Relaxed));
+            }
+        }
+    }
+
     /// Takes one user from each of `mount_points`, the last one first, and unmounts those without
-    /// users. Goes on after an error and gives all of them.
+    /// users that are not kept. Goes on after an error and gives all of them.
     pub fn release(&self, mount_points: Vec<GuestPath>) -> Vec<StorageError> {
         let mut errors = Vec::new();
         for mount_point in mount_points.into_iter().rev() {
             let Some(slot) = self.table().get(&mount_point).cloned() else { continue };
             let mut mounted = slot.lock();
             mounted.users = mounted.users.saturating_sub(1);
-            if mounted.users == 0 {
-                errors.extend(std::mem::take(&mut mounted.made).undo());
-                self.remove(&mount_point, &mut mounted);
+            if mounted.kept.is_none() {
+                errors.extend(self.unmount_unused(&mount_point, &mut mounted));
             }
         }
+        errors
+    }
+
+    /// Unmounts what was kept for the sandbox, the newest first, when nobody has it any more. Gives all errors.
+    pub fn release_kept(&self) -> Vec<StorageError> {
+        let slots: Vec<_> =
+            self.table().iter().map(|(path, slot)| (path.clone(), Arc::clone(slot))).collect();
+        let mut kept: Vec<_> = slots
+            .into_iter()
+            .filter_map(|(path, slot)| Some((slot.lock().kept.take()?, path, Arc::clone(&slot))))
+            .collect();
+        kept.sort_by_key(|(number, ..)| std::cmp::Reverse(*number));
+        let unmounted = kept.iter().flat_map(|(_, path, slot)| self.unmount_unused(path, &mut slot.lock()));
+        unmounted.collect()
+    }
+
+    fn unmount_unused(&self, mount_point: &GuestPath, mounted: &mut Mounted) -> Vec<StorageError> {
+        if mounted.users > 0 || mounted.is_gone {
+            return Vec::new();
+        }
+        let errors = std::mem::take(&mut mounted.made).undo();
+        self.remove(mount_point, mounted);
         errors
     }
 
@@ -158,7 +198,7 @@ impl StorageTable {
             if mounted.is_gone {
                 continue;
             }
-            if mounted.users == 0 {
+            if mounted.users == 0 && mounted.kept.is_none() {
                 let mut made = Made::default();
                 let devices = self.devices(spec, disks);
                 let result = devices.and_then(|devices| {
@@ -176,21 +216,21 @@ impl StorageTable {
                 mounted.is_share = matches!(spec.driver, Driver::VirtioFs(_));
             }
             mounted.users += 1;
+            mounted.is_for_all |= spec.shared;
             return Ok(());
         }
     }
 
     /// The nodes of a storage's devices.
     fn devices(&self, spec: &StorageSpec, disks: &mut Disks<'_>) -> Result<Vec<PathBuf>, StorageError> {
-        let node = |layer: &Layer| {
-            let address = &layer.source.address;
-            if !disks.knows(address) {
-                self.0.modules.load_if_known(address.modules())?;
+        let node = |source: &BlockSource| {
+            if !disks.knows(&source.address) {
+                self.0.modules.load_if_known(source.address.modules())?;
             }
-            let node = disks.node(&layer.source);
+            let node = disks.node(source);
             node.map_err(|error| StorageError::Block(spec.mount_point.clone(), error))
         };
-        spec.layers().into_iter().map(node).collect()
+        spec.layers().into_iter().flat_map(Layer::devices).map(node).collect()
     }
 
     /// Layers out == layers in: every overlay stands on storages that come before it in its request,

@@ -166,3 +166,43 @@ async fn storages_are_counted_and_those_of_a_failed_request_are_undone() {
     assert_eq!(output, "/run/c\n/run/c/memory\n");
     guest.end().await;
 }
+
+/// What the containers of a pod have in common outlives each of them, but not the sandbox, nor a failed creation.
+#[tokio::test]
+async fn what_is_shared_stays_until_the_sandbox_ends() {
+    let Some(mut plan) = Plan::new() else { return };
+    let disk = images::filesystem(&plan.directory().to_owned(), "ext4", "ext", 16);
+    plan.disk(&disk, 0x11, true);
+    let guest = plan.boot().await;
+    let shared = |storage: agent::Storage| agent::Storage { shared: true, ..storage };
+    let storages = || {
+        vec![
+            shared(storage("ephemeral", "tmpfs", "tmpfs", &["size=1m"], "/run/k/memory")),
+            shared(storage("local", "local", "local", &["mode=0777"], "/run/k/local")),
+            shared(storage("blk", "11", "ext4", &[], "/run/k/disk")),
+            storage("ephemeral", "tmpfs", "tmpfs", &["size=1m"], "/run/k/own"),
+        ]
+    };
+    let mounts = "awk '$2 ~ \"^/run/k\" { print $2 }' /proc/mounts | sort -u";
+    let absent = storage("bind", "/run/absent", "bind", &[], "/run/k/absent");
+    let failed = guest.start("failed", [storages(), vec![absent]].concat(), &[], "true").await;
+    assert_eq!(code(failed), ttrpc::Code::INTERNAL);
+    assert_eq!(
+        guest.shell("between", vec![], &["/run"], mounts).await,
+        "",
+        "a failed creation keeps nothing"
+    );
+
+    let write = "cd /run/k; for d in memory local disk own; do echo kept > $d/x; done; echo written";
+    assert_eq!(guest.shell("first", storages(), &["/run/k"], write).await, "written\n");
+    let output = guest.shell("between", vec![], &["/run/k"], mounts).await;
+    assert_eq!(output, "/run/k\n/run/k/disk\n/run/k/memory\n");
+    let read = "cd /run/k; cat memory/x local/x disk/x; ls own | wc -l";
+    assert_eq!(guest.shell("second", storages(), &["/run/k"], read).await, "kept\nkept\nkept\n0\n");
+    let image = std::fs::File::open(&disk).unwrap();
+    guest.end().await;
+    // `INCOMPAT_RECOVER` of an ext4 that was not unmounted (Linux, Documentation/filesystems/ext4/super.rst).
+    let mut features = [0; 4];
+    std::os::unix::fs::FileExt::read_exact_at(&image, &mut features, 1024 + 0x60).unwrap();
+    assert_eq!(u32::from_le_bytes(features) & 0x4, 0, "it was unmounted with the sandbox");
+}

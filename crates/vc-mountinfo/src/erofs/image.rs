@@ -91,6 +91,16 @@ pub enum ImageError {
         /// The unknown bits of [`Superblock::feature_incompat`].
         features: u32,
     },
+    /// Its data is in other files, but not in as many as were named.
+    #[error("{path:?} has its data in {extra_devices} more files, and {named} are named")]
+    DeviceCount {
+        /// The file.
+        path: PathBuf,
+        /// How many files the others are.
+        extra_devices: u16,
+        /// How many were named.
+        named: usize,
+    },
     /// Some of its data is in other files, which nothing in it names.
     #[error(
         "{path:?} is a multi-device image: its data is in {extra_devices} more files, which it does not name"
@@ -110,6 +120,15 @@ impl ErofsImage {
     /// # Errors
     /// [`ImageError`] tells what is wrong with the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ImageError> {
+        Self::open_with_devices(path, 0)
+    }
+
+    /// The same for an image whose data is in other files: as many as its mount is told by `device=`, in the order
+    /// of the image's device table (Linux, `Documentation/filesystems/erofs.rst`). Those are not looked at.
+    ///
+    /// # Errors
+    /// [`ImageError`] tells what is wrong with the file, such as another number of devices.
+    pub fn open_with_devices(path: impl AsRef<Path>, devices: usize) -> Result<Self, ImageError> {
         let path = path.as_ref().to_path_buf();
         // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
@@ -129,8 +148,12 @@ impl ErofsImage {
         if features != 0 {
             return Err(ImageError::UnknownFeatures { path, features });
         }
-        if superblock.extra_devices > 0 {
-            return Err(ImageError::MultiDevice { path, extra_devices: superblock.extra_devices });
+        let extra_devices = superblock.extra_devices;
+        if usize::from(extra_devices) != devices {
+            return Err(match devices {
+                0 => ImageError::MultiDevice { path, extra_devices },
+                named => ImageError::DeviceCount { path, extra_devices, named },
+            });
         }
         Ok(Self { id: FileId::from(&metadata), path, file, length, superblock })
     }

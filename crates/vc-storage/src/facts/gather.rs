@@ -20,6 +20,9 @@ pub enum FactsError {
     /// A layer has no usable image.
     #[error(transparent)]
     Layer(#[from] LayerSourceError),
+    /// What has data of a layer is no file.
+    #[error("{0} has the data of a layer, but is no regular file")]
+    Blob(HostPath),
     /// A path cannot be looked at.
     #[error("cannot look at {path:?}")]
     Look {

@@ -81,7 +81,8 @@ impl Host<'_> {
     }
 }
 
-fn resolve(source: &HostPath) -> Result<HostPath, FactsError> {
+/// A path without links.
+pub(super) fn resolve(source: &HostPath) -> Result<HostPath, FactsError> {
     let resolved = fs::canonicalize(source)
         .map_err(|error| FactsError::Look { path: source.as_path().into(), source: error })?;
     HostPath::new(&resolved).map_err(|source| FactsError::Path { path: resolved, source })

@@ -122,6 +122,11 @@ fn open(path: &HostPath, access: Access, alone: bool) -> Result<File, OpenError>
     })
 }
 
+/// Opens a file that nobody has to have alone. A FIFO or a device that has taken the name holds nobody up.
+pub(super) fn open_read_only(path: &HostPath) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc_flags::NONBLOCK).open(path)
+}
+
 /// Flags of open(2) as the standard library takes them.
 mod libc_flags {
     use rustix::fs::OFlags;

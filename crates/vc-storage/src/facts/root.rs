@@ -4,12 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vc_device::{Access, DeviceSource, FileId, PathKind, request_of_disk};
+use vc_device::{DeviceSource, PathKind};
 use vc_mountinfo::{Fields, Lookup, LookupError, OverlayOptions, Symlinks};
-use vc_types::{DeviceNumber, HostPath, InvalidPath};
+use vc_types::{HostPath, InvalidPath};
 
 use super::disk::verity;
 use super::gather::{FactsError, Host, kind_of};
+use super::mounts::resolve;
+use super::open::open_read_only;
 use super::{DirectoryFacts, LayerFacts, RootFacts};
 use crate::layer::{Layer, mounted_layers};
 use crate::rootfs::{LayerSource, Layers, Rootfs, Upper};
@@ -83,7 +85,7 @@ impl Host<'_> {
             }
             Rootfs::Block(block) => RootFacts::Disk(self.disk(&block.source)?),
             Rootfs::Directory { source, .. } => RootFacts::Directory(self.directory(source)?),
-            Rootfs::Nydus(_) => RootFacts::None,
+            Rootfs::Nydus(nydus) => RootFacts::Directory(self.directory(&nydus.snapshot_dir)?),
             Rootfs::Volumes { volumes } => {
                 let disk = |source: &String| match HostPath::new(source) {
                     Ok(path) => self.disk(&path),
@@ -104,44 +106,45 @@ impl Host<'_> {
         let mut mounted = mounted_layers(directories)?.into_iter();
         let mut facts = Vec::new();
         for source in sources {
-            let (layer, root) = match source {
-                LayerSource::MountedAt(_) => (mounted.next().expect("one image for each directory"), None),
-                // It has no data of its own, which the plan tells.
-                LayerSource::Image { image, devices, .. } if !devices.is_empty() => {
-                    facts.push(self.unopened(image)?);
-                    continue;
+            let (layer, devices, root) = match source {
+                LayerSource::MountedAt(_) => {
+                    (mounted.next().expect("one image for each directory"), [].as_slice(), None)
                 }
-                LayerSource::Image { image, verity, .. } => (Layer::open(image)?, verity.as_ref()),
+                LayerSource::Image { image, devices, verity } => {
+                    (Layer::open_with_devices(image, devices.len())?, devices.as_slice(), verity.as_ref())
+                }
             };
             let verity = root.map(|root| verity(root, layer.image())).transpose()?;
-            let image = self.keep(&layer)?;
-            facts.push(LayerFacts { image, fs_type: "erofs".to_owned(), verity });
+            let image = self.keep(layer.name(), layer.image())?;
+            let blobs = devices.iter().map(|device| self.blob(device)).collect::<Result<_, _>>()?;
+            facts.push(LayerFacts { image, blobs, fs_type: "erofs".to_owned(), verity });
         }
         Ok(facts)
     }
 
-    fn keep(&mut self, layer: &Layer) -> Result<DeviceSource, FactsError> {
-        let path = layer.name().clone();
-        let file: &Arc<File> = layer.image();
+    /// Opens what has the data of a layer. It has no superblock of its own.
+    fn blob(&mut self, path: &HostPath) -> Result<DeviceSource, FactsError> {
+        let file = open_read_only(path)
+            .map_err(|source| FactsError::Look { path: path.as_path().into(), source })?;
+        match self.keep(path, &Arc::new(file))? {
+            blob @ DeviceSource::File { .. } => Ok(blob),
+            _ => Err(FactsError::Blob(path.clone())),
+        }
+    }
+
+    /// Keeps an open image or blob, and tells what it is.
+    fn keep(&mut self, path: &HostPath, file: &Arc<File>) -> Result<DeviceSource, FactsError> {
         let stat =
             file.metadata().map_err(|source| FactsError::Look { path: path.as_path().into(), source })?;
         let kind = PathKind::try_from(&stat)
             .map_err(|source| FactsError::Number { path: path.as_path().into(), source })?;
         let source = match kind {
-            PathKind::Regular(file) => DeviceSource::File { file, path },
-            PathKind::Block(number) => DeviceSource::Block { number, path },
-            // An image was opened, so it is one of the two.
-            _ => DeviceSource::File { file: no_file(), path },
+            PathKind::Regular(file) => DeviceSource::File { file, path: path.clone() },
+            PathKind::Block(number) => DeviceSource::Block { number, path: path.clone() },
+            _ => return Err(FactsError::Blob(path.clone())),
         };
         self.images.keep(&source, Arc::clone(file));
         Ok(source)
-    }
-
-    fn unopened(&self, image: &HostPath) -> Result<LayerFacts, FactsError> {
-        let kind = kind_of(image)?.map_or(PathKind::Other, |(kind, _)| kind);
-        let file = DeviceSource::File { file: no_file(), path: image.clone() };
-        let image = request_of_disk(image, &kind, Access::ReadOnly).map_or(file, |request| request.source);
-        Ok(LayerFacts { image, fs_type: "erofs".to_owned(), verity: None })
     }
 
     fn directory(&mut self, source: &HostPath) -> Result<DirectoryFacts, FactsError> {
@@ -152,11 +155,6 @@ impl Host<'_> {
             .map_err(|error| FactsError::Mount { path: source.as_path().into(), source: Box::new(error) })?;
         let device = HostPath::new(Path::new(&mount.source)).ok();
         let mounted_from = device.filter(|device| device.as_path().starts_with("/dev"));
-        Ok(DirectoryFacts { kind: Some(kind), mounted_from })
+        Ok(DirectoryFacts { kind: Some(kind), resolved: Some(resolve(source)?), mounted_from })
     }
-}
-
-/// Nothing that could be opened: no file has the inode 0.
-fn no_file() -> FileId {
-    FileId { device: DeviceNumber::new(0, 0).expect("numbers that a file system may have"), inode: 0 }
 }

@@ -76,11 +76,16 @@ pub enum PlanError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsupported {
-    /// Layers whose data is in other images.
-    #[error(
-        "{0} has its data in other images; a guest needs Linux 6.4 to find them on one disk, so hand over the layers unmerged"
-    )]
-    Devices(HostPath),
+    /// A layer whose data is in more images than go on one disk with it.
+    #[error("{image} has its data in {blobs} more images, and one disk has room for {most} of them")]
+    Blobs {
+        /// The layer.
+        image: HostPath,
+        /// How many the others are.
+        blobs: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// Options of the overlay.
     #[error("the overlay is to have the option {0:?}, which is not passed on to the guest")]
     OverlayOption(String),

@@ -172,6 +172,9 @@ pub struct StoragePlan {
     pub copies: Vec<CopyPlan>,
     /// What the agent mounts, in this order.
     pub storages: Vec<PlannedStorage>,
+    /// The volumes of CSI drivers that it uses, by the paths that those have them by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub direct_volumes: Vec<HostPath>,
     /// What becomes of each mount of the OCI specification, in its order.
     pub mounts: Vec<MountEdit>,
 }
@@ -208,6 +211,7 @@ pub fn plan(
         shares: planner.shares,
         copies: planner.copies,
         storages: storage::in_order(planner.storages),
+        direct_volumes: planner.direct_volumes,
         mounts,
     };
     plan.check_layers()?;
@@ -233,6 +237,7 @@ struct Planner<'a> {
     shares: Vec<SharePlan>,
     copies: Vec<CopyPlan>,
     storages: Vec<(storage::Order, PlannedStorage)>,
+    direct_volumes: Vec<HostPath>,
 }
 
 impl<'a> Planner<'a> {
@@ -247,6 +252,7 @@ impl<'a> Planner<'a> {
             shares: Vec::new(),
             copies: Vec::new(),
             storages: Vec::new(),
+            direct_volumes: Vec::new(),
         }
     }
 }
@@ -281,14 +287,16 @@ impl StoragePlan {
         }
     }
 
-    /// Layers out are layers in: each is on one disk, and mounted once.
+    /// Layers out are layers in: each is mounted once, and each image of it is on one disk.
     fn check_layers(&self) -> Result<(), PlanError> {
-        let planned = self.layers;
-        let on_disks =
-            self.disks.iter().filter(|disk| disk.holds_layers()).map(|disk| disk.images.len()).sum();
-        let mounted = self.storages.iter().filter(|storage| storage.is_layer).count();
-        match [on_disks, mounted].into_iter().find(|count| *count != planned) {
-            Some(mounted) => Err(PlanError::LayerCount { planned, mounted }),
+        let of_layers = self.disks.iter().filter(|disk| disk.holds_layers());
+        let on_disks: usize = of_layers.map(|disk| disk.images.len()).sum();
+        let images: Vec<usize> = self.storages.iter().map(|storage| storage.layer_images).collect();
+        let mounted = images.iter().filter(|images| **images > 0).count();
+        let needed = images.iter().sum();
+        let counts = [(self.layers, mounted), (needed, on_disks)];
+        match counts.into_iter().find(|(planned, mounted)| planned != mounted) {
+            Some((planned, mounted)) => Err(PlanError::LayerCount { planned, mounted }),
             None => Ok(()),
         }
     }

@@ -25,6 +25,10 @@ impl Planner<'_> {
     ) -> Result<MountEdit, PlanError> {
         let MountPlan { destination, way, reason } = plan_mount(wanted, facts, self.policy)?;
         let failed = |cause| VolumeError { destination: destination.clone(), cause };
+        if facts.direct.is_some() && matches!(way, MountWay::Plug { .. }) {
+            let volume = HostPath::new(&wanted.mount.source);
+            self.direct_volumes.push(volume.map_err(|error| failed(VolumeCause::Path(error)))?);
+        }
         let (name, edit) = match way {
             MountWay::InGuest => ("in the guest", Edit::Keep),
             MountWay::GuestDevice => ("the guest's own", Edit::Keep),

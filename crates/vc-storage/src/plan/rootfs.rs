@@ -8,6 +8,7 @@ use vc_device::{
 };
 use vc_types::{DeviceNumber, GuestPath, HostPath};
 
+use super::disk::path_of;
 use super::storage::{Order, PlannedStorage};
 use super::{
     CopyPlan, Decision, ImagePlan, Part, PlanError, Planner, Root, ServicePlan, SharePlan, Unsupported,
@@ -16,8 +17,8 @@ use super::{
 use crate::Packing;
 use crate::facts::{DirectoryFacts, DiskFacts, LayerFacts, RootFacts};
 use crate::rootfs::{
-    BlockRootfs, LayerSource, Layers, MakeDirectory, MakeFilesystem, NydusExtra, Rootfs, Upper,
-    VirtualVolume, VolumeType, WritableImage,
+    BlockRootfs, Layers, MakeDirectory, MakeFilesystem, NydusExtra, Rootfs, Upper, VirtualVolume, VolumeType,
+    WritableImage,
 };
 
 /// The driver option that makes the agent create a directory before it mounts.
@@ -37,7 +38,9 @@ impl Planner<'_> {
                 let (way, path) = self.directory(source, *read_only, facts)?;
                 (way, path, 0, directory_reason(reason, facts))
             }
-            (Rootfs::Nydus(nydus), _) => ("nydus", self.nydus(nydus)?, 0, reason),
+            (Rootfs::Nydus(nydus), RootFacts::Directory(facts)) => {
+                ("nydus", self.nydus(nydus, facts)?, 0, reason)
+            }
             (Rootfs::Volumes { volumes }, RootFacts::Disks(disks)) if disks.len() == volumes.len() => {
                 let (path, layers) = self.virtual_volumes(volumes, disks)?;
                 ("virtual volume", path, layers, reason)
@@ -55,13 +58,6 @@ impl Planner<'_> {
     ) -> Result<GuestPath, PlanError> {
         if wanted.layers.len() != facts.len() {
             return Err(PlanError::LayerCount { planned: wanted.layers.len(), mounted: facts.len() });
-        }
-        let image_with_devices = wanted.layers.iter().find_map(|layer| match layer {
-            LayerSource::Image { image, devices, .. } if !devices.is_empty() => Some(image),
-            _ => None,
-        });
-        if let Some(image) = image_with_devices {
-            return Err(PlanError::Unsupported(Unsupported::Devices(image.clone())));
         }
         if let Some(option) = wanted.options.iter().find(|option| !is_for_the_host(option)) {
             return Err(PlanError::Unsupported(Unsupported::OverlayOption(option.clone())));
@@ -84,20 +80,25 @@ impl Planner<'_> {
         let packing = packing(facts);
         let id = &self.request.container;
         let mut storages = Vec::new();
-        for facts in facts.chunks(packing.layers_of_a_disk()) {
-            let images: Vec<DeviceSource> = facts.iter().map(|layer| layer.image.clone()).collect();
+        for facts in filled(facts, packing.images_of_a_disk())? {
+            let images: Vec<DeviceSource> = facts.iter().flat_map(images_of).cloned().collect();
             let disk = self.disks.layers(&images, packing == Packing::Partitions);
-            for (index, layer) in facts.iter().enumerate() {
+            let mut partition = 1;
+            for layer in facts {
                 let mount_point = names::layer(id, storages.len());
                 let mut storage = PlannedStorage::of_disk(disk, layer.fs_type.clone(), mount_point);
+                storage.layer_images = images_of(layer).count();
                 storage.options.push("ro".to_owned());
                 if packing == Packing::Partitions {
                     storage.options.push("X-kata.gpt-partitioned=true".to_owned());
-                    storage.options.push(format!("X-kata.partition-number={}", index + 1));
+                    storage.options.push(format!("X-kata.partition-number={partition}"));
                 }
+                let end = partition + storage.layer_images;
+                let blobs = (partition + 1..end).map(|number| format!("X-vc.blob-partition={number}"));
+                storage.options.extend(blobs);
                 storage.options.extend(layer.verity.iter().flat_map(verity::of_layer));
-                storage.is_layer = true;
                 storages.push(storage);
+                partition = end;
             }
         }
         Ok(storages)
@@ -203,9 +204,7 @@ impl Planner<'_> {
         read_only: bool,
         facts: &DirectoryFacts,
     ) -> Result<(&'static str, GuestPath), PlanError> {
-        if facts.kind != Some(PathKind::Directory) {
-            return Err(PlanError::NoDirectory(source.clone()));
-        }
+        let source = existing(source, facts)?;
         let id = &self.request.container;
         let name = format!("{id}-rootfs");
         let target = names::shared(&name);
@@ -230,7 +229,8 @@ impl Planner<'_> {
         Ok(("shared", target))
     }
 
-    fn nydus(&mut self, nydus: &NydusExtra) -> Result<GuestPath, PlanError> {
+    fn nydus(&mut self, nydus: &NydusExtra, facts: &DirectoryFacts) -> Result<GuestPath, PlanError> {
+        let snapshot_dir = existing(&nydus.snapshot_dir, facts)?;
         let id = &self.request.container;
         if !self.policy.shared_fs {
             let refusal = Unsupported::SharedDirectory(nydus.snapshot_dir.clone());
@@ -240,7 +240,7 @@ impl Planner<'_> {
         let (snapshot, rafs) = (names::shared(&name), names::shared(&format!("{id}-rafs")));
         self.shares.push(SharePlan {
             part: Part::Root,
-            source: nydus.snapshot_dir.clone(),
+            source: snapshot_dir.clone(),
             name,
             read_only: false,
             recursive: false,
@@ -278,7 +278,8 @@ impl Planner<'_> {
                 let path = volume_path(volume)?;
                 let kind = facts.kind.as_ref().unwrap_or(&PathKind::Other);
                 let image = request_of_disk(&path, kind, Access::ReadOnly)?.source;
-                layers.push((volume, LayerFacts { image, fs_type: volume.fs_type.clone(), verity: None }));
+                let fs_type = volume.fs_type.clone();
+                layers.push((volume, LayerFacts { image, blobs: Vec::new(), fs_type, verity: None }));
             }
             let facts: Vec<LayerFacts> = layers.iter().map(|(_, facts)| facts.clone()).collect();
             let mut storages = self.layer_storages(&facts)?;
@@ -308,10 +309,38 @@ impl Planner<'_> {
 }
 
 /// How layers are put on disks. One layer twice is one disk, which the guest can only mount once for an overlay;
-/// partitions with the same content are told apart.
+/// partitions with the same content are told apart. So are the blobs of a layer from its metadata.
 fn packing(facts: &[LayerFacts]) -> Packing {
     let identities: BTreeSet<_> = facts.iter().map(|layer| layer.image.identity()).collect();
-    if identities.len() < facts.len() { Packing::Partitions } else { Packing::for_layers(facts.len()) }
+    let has_blobs = facts.iter().any(|layer| !layer.blobs.is_empty());
+    match has_blobs || identities.len() < facts.len() {
+        true => Packing::Partitions,
+        false => Packing::for_layers(facts.len()),
+    }
+}
+
+/// All images of a layer, its own first.
+fn images_of(layer: &LayerFacts) -> impl Iterator<Item = &DeviceSource> {
+    std::iter::once(&layer.image).chain(&layer.blobs)
+}
+
+/// The layers of each disk, in their order. The images of one layer stay together.
+fn filled(layers: &[LayerFacts], most: usize) -> Result<Vec<&[LayerFacts]>, PlanError> {
+    let (mut disks, mut first, mut images) = (Vec::new(), 0, 0);
+    for (index, layer) in layers.iter().enumerate() {
+        let more = images_of(layer).count();
+        if let (true, Some(path)) = (more > most, path_of(&layer.image)) {
+            let refusal = Unsupported::Blobs { image: path.clone(), blobs: more - 1, most: most - 1 };
+            return Err(PlanError::Unsupported(refusal));
+        }
+        if images + more > most {
+            disks.push(&layers[first..index]);
+            (first, images) = (index, 0);
+        }
+        images += more;
+    }
+    disks.push(&layers[first..]);
+    Ok(disks)
 }
 
 /// The disk that a root, or what is written of it, is on.
@@ -375,6 +404,14 @@ fn volume_path(volume: &VirtualVolume) -> Result<HostPath, PlanError> {
         return Err(incomplete());
     }
     HostPath::new(&volume.source).map_err(|_| incomplete())
+}
+
+/// The directory by its path without links, if it is one.
+fn existing<'a>(given: &'a HostPath, facts: &'a DirectoryFacts) -> Result<&'a HostPath, PlanError> {
+    match facts.kind {
+        Some(PathKind::Directory) => Ok(facts.resolved.as_ref().unwrap_or(given)),
+        _ => Err(PlanError::NoDirectory(given.clone())),
+    }
 }
 
 fn directory_reason(reason: String, facts: &DirectoryFacts) -> String {

@@ -26,9 +26,9 @@ pub struct PlannedStorage {
     pub fs_group: Option<FsGroupOf>,
     /// Whether it stays until the sandbox ends.
     pub shared: bool,
-    /// Whether it is a layer of the root.
+    /// How many images the layer of the root has that it is; 0 if it is none.
     #[serde(skip)]
-    pub(super) is_layer: bool,
+    pub(super) layer_images: usize,
 }
 
 /// Where a storage comes from.
@@ -105,7 +105,7 @@ impl PlannedStorage {
             mount_point,
             fs_group: None,
             shared: false,
-            is_layer: false,
+            layer_images: 0,
         }
     }
 

@@ -117,7 +117,7 @@ fn disk_node(number: usize, disk: &DiskPlan) -> Node {
     let name = |image: &DeviceSource| path_of(image).map_or_else(|| "?".to_owned(), ToString::to_string);
     match (disk.holds, &*disk.images) {
         (DiskUse::Layers, images) => Node {
-            text: format!("plug disk {number} ({access}): {} layers as partitions", images.len()),
+            text: format!("plug disk {number} ({access}): {} images as partitions", images.len()),
             children: images
                 .iter()
                 .enumerate()

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
@@ -52,6 +52,11 @@ impl DirectVolumes {
     /// Those below `root`, which need not exist.
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
+    }
+
+    /// Where they are.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Leaves a volume to the runtime: `info` is its `mountInfo.json`.

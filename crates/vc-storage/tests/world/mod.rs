@@ -87,7 +87,16 @@ pub(crate) fn facts_of_root(rootfs: &Rootfs) -> RootFacts {
                 let root = VerityRoot { root_hash: "ab".repeat(32), hash_offset: 8192, salt: None };
                 let verity = VerityFacts { root, has_superblock: n == 0, data_block: 4096, hash_block: 4096 };
                 let image = DeviceSource::File { file, path };
-                LayerFacts { image, fs_type: "erofs".into(), verity: is_verified.then_some(verity) }
+                let devices = match layer {
+                    LayerSource::Image { devices, .. } => devices.as_slice(),
+                    LayerSource::MountedAt(_) => &[],
+                };
+                let blob = |(m, path): (usize, &HostPath)| {
+                    let file = file_id(1000 + 100 * n as u64 + m as u64);
+                    DeviceSource::File { file, path: path.clone() }
+                };
+                let blobs = devices.iter().enumerate().map(blob).collect();
+                LayerFacts { image, blobs, fs_type: "erofs".into(), verity: is_verified.then_some(verity) }
             };
             let upper = match &layers.upper {
                 Upper::Image(image) => Some(disk(&image.image, image.make.is_some())),
@@ -96,8 +105,9 @@ pub(crate) fn facts_of_root(rootfs: &Rootfs) -> RootFacts {
             RootFacts::Layers { layers: layers.layers.iter().enumerate().map(facts).collect(), upper }
         }
         Rootfs::Block(block) => RootFacts::Disk(disk(&block.source, block.make.is_some())),
-        Rootfs::Directory { .. } => RootFacts::Directory(DirectoryFacts {
+        Rootfs::Directory { .. } | Rootfs::Nydus(_) => RootFacts::Directory(DirectoryFacts {
             kind: Some(PathKind::Directory),
+            resolved: None,
             mounted_from: Some(HostPath::new("/dev/sda1").unwrap()),
         }),
         Rootfs::Volumes { volumes } => {
@@ -107,6 +117,6 @@ pub(crate) fn facts_of_root(rootfs: &Rootfs) -> RootFacts {
             };
             RootFacts::Disks(volumes.iter().map(|volume| facts(&volume.source)).collect())
         }
-        _ => RootFacts::None,
+        other => panic!("no facts for {other:?}"),
     }
 }
