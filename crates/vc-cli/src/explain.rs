@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use oci_spec::runtime::Spec;
-use vc_storage::DirectVolumes;
+use vc_storage::{DirectVolumes, Surroundings};
 
 use crate::cli::Explain;
 use crate::failure::Failure;
@@ -19,7 +19,9 @@ pub(crate) fn explain(options: &Explain) -> Result<(), Failure> {
     let id = "container".parse().expect("a plain name");
     let volumes = DirectVolumes::below(&options.direct_volumes);
     let root = rootfs::of_options(&options.rootfs, &spec)?;
-    let plan = rootfs::storage(id, root, &spec, !options.no_shared_fs, Some(&volumes))?.plan;
+    let around = Surroundings { direct_volumes: Some(&volumes), ..Surroundings::default() };
+    let policy = rootfs::policy(!options.no_shared_fs, &spec)?;
+    let plan = rootfs::storage(id, root, &spec, policy, &around)?.plan;
     let text = if options.json {
         serde_json::to_string_pretty(&plan).map_err(|error| Failure::step("write the plan", error))?
     } else {

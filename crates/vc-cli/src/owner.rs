@@ -7,12 +7,22 @@
 //!
 //! A monitor such as conmon is the parent of `vc create`, becomes the owner's, and takes the owner's exit code for
 //! that of the container.
+//!
+//! The other containers of a pod are in the machine of its first one, and so have its owner. A process that `vc create`
+//! leaves behind stays with each of them for its monitor, as one does with a process that was executed:
+//!
+//! ```text
+//!  vc create ──orders──> vc attend ──socket──> owner of the pod's first container
+//!  vc start, kill, … ──socket of the member──────┘
+//! ```
 
 mod exec;
 mod life;
 mod make;
+mod member;
 mod orders;
 mod place;
+mod pod;
 mod serve;
 mod stats;
 
@@ -30,8 +40,8 @@ use crate::oci::root::{ContainerDir, Lock};
 use crate::signals::Signals;
 use crate::sys;
 
-pub(crate) use orders::{Answer, Orders};
-use place::Mover;
+pub(crate) use orders::{Answer, Member, Orders};
+pub(crate) use place::{Mover, Place, movements};
 
 /// The descriptor under which the creator is reached.
 pub(crate) const CREATOR: RawFd = 3;
@@ -42,7 +52,7 @@ pub(crate) const LOCK: RawFd = 4;
 pub(crate) fn own() -> ExitCode {
     match prepare() {
         Ok((creator, orders, lock)) => {
-            let (mover, movements) = place::movements();
+            let (mover, movements) = movements();
             let work = std::thread::spawn(move || run(creator, orders, lock, mover));
             // This thread is where the process is seen.
             movements.follow();
@@ -79,8 +89,8 @@ fn run(mut creator: UnixStream, orders: Orders, lock: Lock, mover: Mover) -> Exi
         .map_err(|error| Failure::step("listen for signals", error))
         .and_then(|signals| Ok((runtime.block_on(make::make(orders, &dir, &creator, mover))?, signals)));
     let exit = match made {
-        Ok((made, signals)) => {
-            let code = runtime.block_on(serve::serve(made, signals, &mut creator));
+        Ok(((pod, made), signals)) => {
+            let code = runtime.block_on(serve::serve(pod, made, signals, &mut creator));
             drop(lock);
             code.map_or_else(|failure| fail(&mut creator, failure), ExitCode::from)
         }

@@ -15,14 +15,12 @@ pub(crate) fn storage(
     id: ContainerId,
     rootfs: Rootfs,
     spec: &Spec,
-    shared_fs: bool,
-    direct_volumes: Option<&DirectVolumes>,
+    policy: MountPolicy,
+    around: &Surroundings<'_>,
 ) -> Result<ContainerStorage, Failure> {
     let request =
         storage_request(id, rootfs, spec).map_err(|error| Failure::step("read the bundle", error))?;
-    let around = Surroundings { direct_volumes, ..Surroundings::default() };
-    let policy = policy(shared_fs, spec)?;
-    ContainerStorage::prepare(&request, policy, &around).map_err(|error| match error {
+    ContainerStorage::prepare(&request, policy, around).map_err(|error| match error {
         StorageError::Facts(error) => Failure::step("look at the host", error),
         StorageError::Plan(error) => Failure::step("plan this container", error),
         other => Failure::step("plan this container", other),
@@ -40,7 +38,8 @@ pub(crate) fn can_share() -> bool {
     rustix::process::geteuid().is_root() && vc_share::find_virtiofsd().is_ok()
 }
 
-fn policy(shared_fs: bool, spec: &Spec) -> Result<MountPolicy, Failure> {
+/// How mounts reach a machine, by what the container's annotations say.
+pub(crate) fn policy(shared_fs: bool, spec: &Spec) -> Result<MountPolicy, Failure> {
     let annotations = spec.annotations().iter().flatten();
     let policy = MountPolicy::new(shared_fs);
     let policy = policy.with_annotations(annotations.map(|(name, value)| (name.as_str(), value.as_str())));

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use vc_agent::Signal;
 use vc_agent::client::Connector;
 use vc_container::{Container, ContainerSpec, Sandbox};
+use vc_storage::Surroundings;
 use vc_types::{ContainerId, HostPath, SandboxId};
 
 use crate::cli::Run;
@@ -30,7 +31,9 @@ pub(crate) async fn run(options: Run, config: Config) -> Result<u8, Failure> {
     let root = rootfs::of_options(&options.rootfs, &oci)?;
     let machine = MachinePlan::of(config, &oci)?;
     let shared = machine.shared_fs && rootfs::can_share();
-    let storage = rootfs::storage(id.clone(), root, &oci, shared, rootfs::direct_volumes().as_ref())?;
+    let volumes = rootfs::direct_volumes();
+    let around = Surroundings { direct_volumes: volumes.as_ref(), ..Surroundings::default() };
+    let storage = rootfs::storage(id.clone(), root, &oci, rootfs::policy(shared, &oci)?, &around)?;
     let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
     let qemu = machine.hypervisor();
     let streams = Streams::own(terminal, options.interactive);

@@ -24,7 +24,7 @@ pub(crate) struct Forward {
 impl Forward {
     /// Whether it asks the command to end.
     pub(crate) fn ends(self) -> bool {
-        ENDING.contains(&self.kind)
+        ends(self.kind.as_raw_value())
     }
 }
 
@@ -36,6 +36,11 @@ impl Received {
             Self::Resized => 0,
         }
     }
+}
+
+/// Whether the signal of this number asks a command to end.
+pub(crate) fn ends(number: i32) -> bool {
+    ENDING.iter().any(|kind| kind.as_raw_value() == number)
 }
 
 const ENDING: [SignalKind; 4] =

@@ -81,6 +81,22 @@ fn what_is_not_there_is_said_with_the_exit_codes_of_runc() {
 }
 
 #[test]
+fn a_member_of_a_pod_that_is_not_there_is_refused_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, bundle) = (dir.path().join("state"), dir.path().to_str().unwrap());
+    let config = serde_json::json!({
+        "ociVersion": "1.2.0", "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+        "annotations": {"io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.SandboxID": "pod"},
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/proc/7/ns/net"}]},
+    });
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let output = vc(&["--root", root.to_str().unwrap(), "create", "--bundle", bundle, "member"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "vc: container pod does not exist\n");
+    assert!(!root.exists());
+}
+
+#[test]
 fn pages_and_completions_know_the_commands() {
     let page = text(&vc(&["man"]).stdout);
     assert!(page.contains(".SH SUBCOMMANDS") && page.contains("vc\\-create"), "{page}");

@@ -7,5 +7,7 @@ mod crowd;
 mod death;
 #[path = "podman/engine.rs"]
 mod engine;
+#[path = "podman/pod.rs"]
+mod pod;
 #[path = "podman/session.rs"]
 mod session;

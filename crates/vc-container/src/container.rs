@@ -20,7 +20,9 @@ use crate::storage::ContainerStorage;
 /// A container that is wanted.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
-    /// What it is, by the OCI runtime specification; its `root.path` is not used, and of its mounts only what the plan keeps.
+    /// What it is, by the OCI runtime specification; its `root.path` is not used, and of its mounts only what the plan
+    /// keeps. What it has no namespace for it shares: `ipc` and `uts` with the guest, `pid` with the sandbox, or else
+    /// with its first container.
     pub oci: Spec,
     /// How its root file system and its mounts reach the guest.
     pub storage: ContainerStorage,

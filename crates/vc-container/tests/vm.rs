@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Linux;
 use vc_agent::conformance::{self, Fixture, Workload};
 use vc_agent::{Connector, CreateContainer, CreateSandbox, ExitStatus, Signal};
 use vc_container::{
@@ -87,6 +88,38 @@ async fn containers_come_and_go_in_one_machine() {
     long.signal(Signal::KILL).await.unwrap();
     assert_eq!(long.wait().await.unwrap(), ExitStatus(137));
     assert!(long.stop().await.unwrap().is_empty());
+    sandbox.stop().await.unwrap();
+    bench.leftovers.assert_none();
+}
+
+/// A pod: what a container has no namespace for it shares with the others.
+#[tokio::test]
+async fn containers_without_namespaces_share_pids_and_host_name() {
+    let Some(bench) = Bench::new() else { return };
+    let sandbox = bench.sandbox().await;
+    let first = bench.container("first", "exec sleep 600", &[&bench.busybox]);
+    let first = sandbox.create_container("first".parse().unwrap(), first).await.unwrap();
+    first.start().await.unwrap();
+    let script = "ps | grep -c '[s]leep 600'; hostname";
+    let sharing = || {
+        let mut spec = bench.container("joins", script, &[&bench.busybox]);
+        let mut linux = Linux::default();
+        linux.set_namespaces(Some(vec![]));
+        spec.oci.set_linux(Some(linux)).set_hostname(None);
+        spec
+    };
+    let own = bench.container("own", script, &[&bench.busybox]);
+    for (id, spec, expected) in [("joins", sharing(), "1\nbox\n"), ("own", own, "0\nyouki\n")] {
+        let container = sandbox.create_container(id.parse().unwrap(), spec).await.unwrap();
+        container.start().await.unwrap();
+        assert_eq!(output(&container).await, expected, "{id}");
+        assert!(container.stop().await.unwrap().is_empty());
+        container.delete().await.unwrap();
+    }
+    assert!(first.stop().await.unwrap().is_empty());
+    // The kernel ends a namespace with its first process, so nobody can join it any more.
+    let refused = sandbox.create_container("joins".parse().unwrap(), sharing()).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("whose pids the sandbox shares has ended"), "{refused:?}");
     sandbox.stop().await.unwrap();
     bench.leftovers.assert_none();
 }

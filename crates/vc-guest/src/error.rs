@@ -35,6 +35,8 @@ pub(crate) enum CallError {
     State { container: String, action: &'static str },
     #[error("this sandbox was created already")]
     SandboxExists,
+    #[error("the container whose pids the sandbox shares has ended")]
+    NoSharedPids,
     #[error("this agent does not support {0}")]
     Unsupported(&'static str),
     #[error("{0} is out of range")]
@@ -131,6 +133,7 @@ impl CallError {
             | Self::State { .. }
             | Self::NoTerminationLog(_)
             | Self::StdinClosed(_)
+            | Self::NoSharedPids
             | Self::NoTerminal(_) => Code::FAILED_PRECONDITION,
             Self::TooManyProcesses(_)
             | Self::Launch(

@@ -43,7 +43,7 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Sandbox {
     pub(crate) mount_points: Vec<GuestPath>,
-    /// The init of the shared pid namespace.
+    /// The init of the shared pid namespace: one that does nothing else, or the first container's.
     pub(crate) pid_namespace: Option<(Pid, Exit)>,
     /// Those of the guest image, which every container gets.
     pub(crate) hooks: Hooks,

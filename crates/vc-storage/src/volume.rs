@@ -63,6 +63,8 @@ pub struct MountPolicy {
     pub watch: bool,
     /// An `emptyDir` on a disk is made in the guest instead of being shared.
     pub local_empty_dir: bool,
+    /// The container has the guest's `/dev/shm`, as others of its sandbox do, instead of one of its own.
+    pub shared_memory: bool,
 }
 
 /// The annotation by which a pod has its `emptyDir` on a disk of the host (Kata's name).
@@ -71,7 +73,7 @@ const NO_LOCAL_EMPTY_DIR: &str = "io.katacontainers.config.runtime.disable_guest
 impl MountPolicy {
     /// What a machine can that has disks, and what is good for most.
     pub const fn new(shared_fs: bool) -> Self {
-        Self { shared_fs, disks: true, watch: true, local_empty_dir: true }
+        Self { shared_fs, disks: true, watch: true, local_empty_dir: true, shared_memory: false }
     }
 
     /// The policy with what a container's annotations ask for. Whoever does not trust them leaves this out.
@@ -97,7 +99,7 @@ impl MountPolicy {
 pub enum MountWay {
     /// The guest mounts it by itself, by the same words.
     InGuest,
-    /// The guest's own `/dev/shm` is used.
+    /// It is the guest's memory: the container's own, or what the sandbox shares.
     SharedMemory,
     /// The guest's own node or directory below `/dev` is used.
     GuestDevice,

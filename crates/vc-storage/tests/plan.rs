@@ -356,6 +356,21 @@ fn a_machine_without_disks_is_told_so() {
 }
 
 #[test]
+fn a_sandbox_may_share_its_memory() {
+    let rootfs = world::one_layer();
+    let facts = MountFacts { kind: Some(PathKind::Directory), ..MountFacts::default() };
+    let facts = HostFacts { root: facts_of_root(&rootfs), mounts: vec![facts] };
+    let wanted = mount("/dev/shm", "bind", "/run/pod/shm", &["bind", "nosuid", "size=64k"]);
+    let request = request(rootfs, vec![wanted]);
+    let edit = |policy| plan(&request, &facts, policy).unwrap().mounts.remove(0).edit;
+    let own = edit(POLICY);
+    assert!(matches!(&own, Edit::Replace { kind, .. } if kind == "tmpfs"), "{own:?}");
+    let options = ["bind", "nosuid"].map(str::to_owned).into();
+    let shared = Edit::Replace { kind: "bind".into(), source: "/dev/shm".into(), options };
+    assert_eq!(edit(MountPolicy { shared_memory: true, ..POLICY }), shared);
+}
+
+#[test]
 fn facts_about_something_else_are_refused() {
     let rootfs = world::one_layer();
     let facts = HostFacts { root: RootFacts::Disk(DiskFacts::default()), mounts: Vec::new() };

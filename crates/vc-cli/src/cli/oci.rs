@@ -207,6 +207,10 @@ pub(crate) struct Events {
 
 #[derive(Args, Debug)]
 pub(crate) struct Ps {
+    /// How to print it: json is a list of the pids that stand for the container on the host
+    #[arg(short = 'f', long, value_enum, default_value_t = ListFormat::Table)]
+    pub(crate) format: ListFormat,
+
     /// Name of the container
     #[arg(value_name = "ID")]
     pub(crate) id: ContainerId,

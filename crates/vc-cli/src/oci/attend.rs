@@ -1,5 +1,6 @@
 //! Staying with a process that was executed in a container: what `vc exec` does, and what `vc exec --detach` leaves
-//! behind. It passes signals and sizes on, and ends as the process does.
+//! behind; and with a container that is in the machine of another. It passes signals and sizes on, and ends as the process
+//! does.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,55 +18,99 @@ use vc_agent::TerminalSize;
 use super::client::begin;
 use super::console::Console;
 use super::control::{accept, word};
+use super::member;
 use super::protocol::{Ask, Reply, Word, read_frame, write_frame};
-use super::root::ContainerDir;
+use super::root::{ContainerDir, Lock};
 use super::talk::{receive, send};
 use crate::failure::Failure;
-use crate::owner::{Answer, CREATOR};
+use crate::owner::{Answer, CREATOR, LOCK};
 use crate::signals::{Received, Signals};
 use crate::sys;
 use crate::terminal::{self, RawMode};
 
-/// What SIGKILL leaves in an exit code: a process whose container ended was killed with it.
+/// What SIGKILL leaves in an exit code: a process whose container ended was killed with it, and so was a container whose
+/// machine did.
 const KILLED: u8 = 137;
 
-/// A process that is wanted in a container.
+/// A process that is wanted.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Orders {
-    /// The container's directory.
+    /// The directory of the container whose owner is asked.
     pub(crate) dir: PathBuf,
-    pub(crate) process: Process,
+    /// [`Ask::Exec`] or [`Ask::Add`].
+    pub(crate) ask: Ask,
     pub(crate) console_socket: Option<PathBuf>,
 }
 
-/// Takes orders from `vc exec --detach`, and stays with the process.
+impl Orders {
+    fn has_terminal(&self) -> bool {
+        let process = match &self.ask {
+            Ask::Exec { process } => Some(&**process),
+            Ask::Add { member } => member.spec.process().as_ref(),
+            _ => None,
+        };
+        process.and_then(Process::terminal).unwrap_or(false)
+    }
+
+    /// What is said when nobody is there to be asked.
+    fn stopped(&self) -> Failure {
+        let id = self.dir.file_name().unwrap_or_default().display();
+        Failure::message(match &self.ask {
+            Ask::Add { .. } => format!("container {id}, whose machine this one is to be in, is stopped"),
+            _ => "cannot exec in a container that is stopped".to_owned(),
+        })
+    }
+}
+
+/// Takes orders from `vc exec --detach`, and stays with the process; or from `vc create`, and stays with the container.
 pub(crate) fn attend_as_ordered() -> ExitCode {
-    let failed = |error| Failure::step("take orders; `vc attend` is for `vc exec`", error);
-    let creator = sys::inherited(CREATOR).map(Blocking::from).map_err(failed);
-    let mut creator = match creator {
-        Ok(creator) => creator,
-        Err(failure) => return failure.report(),
-    };
-    let orders = read_frame::<Orders>(&mut creator).map_err(failed);
-    let orders = match orders.and_then(|orders| orders.ok_or_else(|| Failure::message("no orders came"))) {
-        Ok(orders) => orders,
-        Err(failure) => return failure.report(),
-    };
+    match take_orders() {
+        Ok((creator, orders, None)) => attend_for(creator, &orders, || Ok(()), || Ok(())),
+        Ok((creator, orders, Some(lock))) => member::attend(creator, orders, lock),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn take_orders() -> Result<(Blocking, Orders, Option<Lock>), Failure> {
+    let failed = |error| Failure::step("take orders; `vc attend` is for `vc exec` and `vc create`", error);
+    let mut creator = Blocking::from(sys::inherited(CREATOR).map_err(failed)?);
+    // Only a container has one.
+    let lock = sys::inherited(LOCK).ok().map(|lock| Lock::held(lock.into()));
+    let orders: Orders =
+        read_frame(&mut creator).map_err(failed)?.ok_or_else(|| Failure::message("no orders came"))?;
     // Away from the terminal of whoever called; the leader of a group is away already.
     let _ = setsid();
+    Ok((creator, orders, lock))
+}
+
+/// Stays with what was ordered, and tells the creator of it once it is there and `prepare` was done; if it comes to nothing
+/// before, `undo` is.
+pub(super) fn attend_for(
+    mut creator: Blocking,
+    orders: &Orders,
+    prepare: impl FnOnce() -> Result<(), Failure>,
+    undo: impl FnOnce() -> Result<(), Failure>,
+) -> ExitCode {
+    let mut told = false;
     let ready = || {
-        let told = write_frame(&mut &creator, &Answer::Created);
-        told.map_err(|error| Failure::step("tell that the process runs", error))
+        prepare()?;
+        let answer = write_frame(&mut &creator, &Answer::Created);
+        told = answer.is_ok();
+        answer.map_err(|error| Failure::step("tell that the process is there", error))
     };
-    match attend(&orders, ready) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            let answer = Answer::Failed { code: failure.code(), message: failure.line() };
-            // Once the process ran, nobody listens any more.
-            let _ = write_frame(&mut creator, &answer);
-            ExitCode::from(failure.code())
+    let mut failure = match attend(orders, ready) {
+        Ok(code) => return ExitCode::from(code),
+        Err(failure) => failure,
+    };
+    // Nobody listens any more once it is there.
+    if !told {
+        if let Err(left) = undo() {
+            failure = failure.and(&left);
         }
+        let answer = Answer::Failed { code: failure.code(), message: failure.line() };
+        let _ = write_frame(&mut creator, &answer);
     }
+    ExitCode::from(failure.code())
 }
 
 /// Has the process run, says so by `ready`, and gives its exit code.
@@ -87,7 +132,7 @@ pub(super) fn attend(orders: &Orders, ready: impl FnOnce() -> Result<(), Failure
             }
             other => return Err(Failure::message(format!("the owner of the container answered {other:?}"))),
         }
-        let own_terminal = console.is_none() && orders.process.terminal().unwrap_or(false);
+        let own_terminal = console.is_none() && orders.has_terminal();
         let _raw = if own_terminal { RawMode::enter() } else { None };
         let size = || console.as_ref().map_or_else(terminal::size, Console::size);
         if own_terminal && let Some(size) = size() {
@@ -113,17 +158,16 @@ pub(super) fn attend(orders: &Orders, ready: impl FnOnce() -> Result<(), Failure
 
 fn ask(orders: &Orders, console: Option<&Console>) -> Result<Blocking, Failure> {
     let failed = |error: io::Error| Failure::step("talk to the owner of the container", error);
-    let ask = Ask::Exec { process: Box::new(orders.process.clone()) };
     let dir = ContainerDir::of_owner(orders.dir.clone());
     let asked = if let Some(console) = console {
         let end = console.end().map_err(failed)?;
-        begin(&dir, ask, &[end.as_fd(), end.as_fd()])
-    } else if orders.process.terminal().unwrap_or(false) {
-        begin(&dir, ask, &[stdin(), stdout()])
+        begin(&dir, &orders.ask, &[end.as_fd(), end.as_fd()])
+    } else if orders.has_terminal() {
+        begin(&dir, &orders.ask, &[stdin(), stdout()])
     } else {
-        begin(&dir, ask, &[stdin(), stdout(), stderr()])
+        begin(&dir, &orders.ask, &[stdin(), stdout(), stderr()])
     };
-    asked.map_err(failed)?.ok_or_else(|| Failure::message("cannot exec in a container that is stopped"))
+    asked.map_err(failed)?.ok_or_else(|| orders.stopped())
 }
 
 fn ended(reply: io::Result<Reply>) -> Result<u8, Failure> {

@@ -62,11 +62,15 @@ fn hierarchies() -> Result<Vec<Hierarchy>, ReadError> {
     }
 }
 
-/// Puts this process into the cgroups, which are made if need be.
-///
-/// # Errors
-/// For the first that cannot be entered.
-pub(crate) fn enter(cgroups: &[PathBuf]) -> io::Result<()> {
+/// Puts this process into the cgroups, which are made if need be. A container that is not in them is as it should be, only
+/// what it uses is counted elsewhere; so that is logged, and no error.
+pub(crate) fn enter(cgroups: &[PathBuf]) {
+    if let Err(error) = try_enter(cgroups) {
+        tracing::warn!(%error, "the machine is not in the cgroup of its container");
+    }
+}
+
+fn try_enter(cgroups: &[PathBuf]) -> io::Result<()> {
     let own = std::process::id().to_string();
     for cgroup in cgroups {
         make(cgroup)?;

@@ -23,14 +23,14 @@ const SOCKET: &str = "socket";
 /// Asks the owner of the container for something; `None` when nobody listens.
 pub(crate) fn ask(dir: &ContainerDir, ask: Ask) -> io::Result<Option<Reply>> {
     let Some(mut stream) = connect(dir)? else { return Ok(None) };
-    write_frame(&mut stream, &Request::new(ask))?;
+    write_frame(&mut stream, &Request::new(&ask))?;
     read_frame(&mut stream)
 }
 
 /// Asks the owner for something that needs open files, and goes on talking; `None` when nobody listens.
 pub(crate) fn begin(
     dir: &ContainerDir,
-    ask: Ask,
+    ask: &Ask,
     files: &[BorrowedFd<'_>],
 ) -> io::Result<Option<UnixStream>> {
     let Some(mut stream) = connect(dir)? else { return Ok(None) };

@@ -8,19 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use command_fds::{CommandFdExt, FdMapping};
+use oci_spec::runtime::Spec;
 use serde::Serialize;
+use vc_types::ContainerId;
 
-use super::cgroup;
-use super::namespaces;
-use super::protocol::{read_frame, write_frame};
-use super::record::{Record, replace};
+use super::protocol::{Ask, read_frame, write_frame};
+use super::record::{Record, Status, replace};
 use super::remove::remove;
 use super::root::{ContainerDir, Lock, Root};
+use super::state::Now;
+use super::{attend, cgroup, namespaces, pod};
 use crate::cli::{Create, Global};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::machine::MachinePlan;
-use crate::owner::{Answer, CREATOR, LOCK, Orders};
+use crate::owner::{self, Answer, CREATOR, LOCK};
 use crate::run::load_bundle;
 use crate::sys;
 
@@ -40,29 +42,83 @@ pub(crate) fn create(root: &Root, global: &Global, options: &Create) -> Result<(
     let spec = load_bundle(&bundle)?;
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     check_terminal(terminal, options.console_socket.as_deref())?;
-    namespaces::check(&spec)?;
-    let config = Config::load(global, &options.machine)?;
-    let debug = global.debug || config.switch("runtime.enable_debug");
-    let machine = MachinePlan::of(config, &spec)?;
-    let console_socket = options.console_socket.as_deref().map(absolute).transpose()?;
-    root.make()?;
-    let mut record = Record::new(options.id.clone(), bundle, &spec);
-    record.cgroups = cgroup::of(&spec).map_err(|error| Failure::step("look for cgroups", error))?;
-    let (dir, lock) = root.reserve(&record)?;
-    let orders = Orders { dir: dir.path().to_owned(), record, spec, machine, console_socket, debug };
-    let lock = lock.into_file();
-    let pid = match order(&orders, &lock) {
-        Ok(pid) => pid,
-        Err(failure) => {
-            clean_up(dir, lock);
-            cgroup::remove(&orders.record.cgroups);
-            return Err(failure);
-        }
+    let pid = match pod::sandbox_of(&spec)? {
+        None => in_own_machine(root, global, options, bundle, spec)?,
+        Some(sandbox) => in_machine_of(&sandbox, root, options, bundle, spec)?,
     };
     match &options.pid_file {
         Some(file) => replace(&absolute(file)?, pid.to_string().as_bytes())
             .map_err(|error| Failure::step(format!("write {}", file.display()), error)),
         None => Ok(()),
+    }
+}
+
+/// Gives the pid of the owner.
+fn in_own_machine(
+    root: &Root,
+    global: &Global,
+    options: &Create,
+    bundle: PathBuf,
+    spec: Spec,
+) -> Result<u32, Failure> {
+    namespaces::check(&spec, None)?;
+    let config = Config::load(global, &options.machine)?;
+    let debug = global.debug || config.switch("runtime.enable_debug");
+    let machine = MachinePlan::of(config, &spec)?;
+    let console_socket = options.console_socket.as_deref().map(absolute).transpose()?;
+    let (reserved, record) = Reserved::of(root, options, bundle, &spec)?;
+    let dir = reserved.dir.path().to_owned();
+    let orders = owner::Orders { dir, record, spec, machine, console_socket, debug };
+    reserved.leave_behind(["owner", options.id.as_str()], &orders)
+}
+
+/// Gives the pid of the process that stays with the container.
+fn in_machine_of(
+    sandbox: &ContainerId,
+    root: &Root,
+    options: &Create,
+    bundle: PathBuf,
+    spec: Spec,
+) -> Result<u32, Failure> {
+    let of = root.get(sandbox)?;
+    let now = Now::of(&of)?;
+    let Some(pid) = now.record.pid.filter(|_| now.status() != Status::Stopped) else {
+        let why = format!("container {sandbox}, whose machine this one is to be in, does not run");
+        return Err(Failure::message(why));
+    };
+    namespaces::check(&spec, Some(pid))?;
+    let console_socket = options.console_socket.as_deref().map(absolute).transpose()?;
+    let (reserved, record) = Reserved::of(root, options, bundle, &spec)?;
+    let member = owner::Member { dir: reserved.dir.path().to_owned(), record, spec };
+    let ask = Ask::Add { member: Box::new(member) };
+    let orders = attend::Orders { dir: of.path().to_owned(), ask, console_socket };
+    reserved.leave_behind(["attend", options.id.as_str()], &orders)
+}
+
+/// The directory of a container that there is not yet.
+struct Reserved {
+    dir: ContainerDir,
+    lock: File,
+    cgroups: Vec<PathBuf>,
+}
+
+impl Reserved {
+    fn of(root: &Root, options: &Create, bundle: PathBuf, spec: &Spec) -> Result<(Self, Record), Failure> {
+        root.make()?;
+        let mut record = Record::new(options.id.clone(), bundle, spec);
+        record.cgroups = cgroup::of(spec).map_err(|error| Failure::step("look for cgroups", error))?;
+        let (dir, lock) = root.reserve(&record)?;
+        Ok((Self { dir, lock: lock.into_file(), cgroups: record.cgroups.clone() }, record))
+    }
+
+    /// Starts the process that has the container made, and gives its pid once it is; if it is not, nothing is left.
+    fn leave_behind(self, what: [&str; 2], orders: &impl Serialize) -> Result<u32, Failure> {
+        let ordered = order(what, orders, &self);
+        if ordered.is_err() {
+            clean_up(self.dir, self.lock);
+            cgroup::remove(&self.cgroups);
+        }
+        ordered
     }
 }
 
@@ -83,20 +139,19 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::step(format!("use {}", path.display()), error))
 }
 
-/// Starts the owner and has it make the container; gives its pid.
-fn order(orders: &Orders, lock: &File) -> Result<u32, Failure> {
+/// Starts the process and has it see to the container; gives its pid.
+fn order(what: [&str; 2], orders: &impl Serialize, reserved: &Reserved) -> Result<u32, Failure> {
     let failed = |error| Failure::step("start the owner of the container", error);
-    let lock = lock.try_clone().map_err(failed)?.into();
-    let what = ["owner", orders.record.id.as_str()];
-    let (mut owner, answer) = leave_behind(what, orders, vec![(lock, LOCK)]).map_err(failed)?;
+    let lock = reserved.lock.try_clone().map_err(failed)?.into();
+    let (mut child, answer) = leave_behind(what, orders, vec![(lock, LOCK)]).map_err(failed)?;
     match answer {
-        Some(Answer::Created) => Ok(owner.id()),
+        Some(Answer::Created) => Ok(child.id()),
         Some(Answer::Failed { code, message }) => {
             // Until its end, so that nothing is left when this command ends.
-            let _ = owner.wait();
+            let _ = child.wait();
             Err(Failure::message(message).with_code(code))
         }
-        None => Err(Failure::message(died(&mut owner, &orders.dir))),
+        None => Err(Failure::message(died(&mut child, reserved.dir.path()))),
     }
 }
 

@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::attend::{Orders, attend};
 use super::create::{absolute, check_terminal, leave_behind};
+use super::protocol::Ask;
 use super::record::{Record, Status, replace};
 use super::root::Root;
-use super::state::Now;
-use crate::cli::{Exec, Ps};
+use super::state::{Now, print};
+use crate::cli::{Exec, ListFormat, Ps};
 use crate::failure::Failure;
 use crate::owner::Answer;
 use crate::run::load_bundle;
@@ -40,7 +41,8 @@ pub(crate) fn exec(root: &Root, options: &Exec) -> Result<u8, Failure> {
     if options.detach || console_socket.is_some() {
         check_terminal(process.terminal().unwrap_or(false), console_socket.as_deref())?;
     }
-    let orders = Orders { dir: dir.path().to_owned(), process, console_socket };
+    let ask = Ask::Exec { process: Box::new(process) };
+    let orders = Orders { dir: dir.path().to_owned(), ask, console_socket };
     if options.detach {
         return left_behind(options, &orders);
     }
@@ -48,13 +50,19 @@ pub(crate) fn exec(root: &Root, options: &Exec) -> Result<u8, Failure> {
     attend(&orders, || write_pid(options.pid_file.as_deref(), pid))
 }
 
-/// Runs the container's own ps.
+/// Runs the container's own ps; or tells what there is of it on the host, where whoever asks by JSON looks for it.
 pub(crate) fn ps(root: &Root, options: &Ps) -> Result<u8, Failure> {
     let dir = root.get(&options.id)?;
-    let mut process = base(&Now::of(&dir)?.record)?;
+    let now = Now::of(&dir)?;
+    if options.format == ListFormat::Json {
+        let pids: Vec<_> = now.record.pid.filter(|_| now.status() != Status::Stopped).into_iter().collect();
+        return print(&format!("{}\n", serde_json::json!(pids))).map(|()| 0);
+    }
+    let mut process = base(&now.record)?;
     let command = std::iter::once("ps".to_owned()).chain(options.options.iter().cloned());
     process.set_args(Some(command.collect())).set_terminal(Some(false)).set_cwd("/".into());
-    attend(&Orders { dir: dir.path().to_owned(), process, console_socket: None }, || Ok(()))
+    let ask = Ask::Exec { process: Box::new(process) };
+    attend(&Orders { dir: dir.path().to_owned(), ask, console_socket: None }, || Ok(()))
 }
 
 fn left_behind(options: &Exec, orders: &Orders) -> Result<u8, Failure> {

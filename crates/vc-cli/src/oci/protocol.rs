@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::Status;
+use crate::owner::Member;
 
 /// Raised when a request of before is understood differently.
 pub(crate) const VERSION: u32 = 1;
@@ -20,13 +21,13 @@ pub(crate) const MOST: u32 = 4 << 20;
 
 /// What a command asks of an owner.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Request {
+pub(crate) struct Request<A = Ask> {
     pub(crate) version: u32,
-    pub(crate) ask: Ask,
+    pub(crate) ask: A,
 }
 
-impl Request {
-    pub(crate) fn new(ask: Ask) -> Self {
+impl<'a> Request<&'a Ask> {
+    pub(crate) fn new(ask: &'a Ask) -> Self {
         Self { version: VERSION, ask }
     }
 }
@@ -49,6 +50,13 @@ pub(crate) enum Ask {
     Exec {
         /// What it is.
         process: Box<Process>,
+    },
+    /// Make another container in the machine, with the streams whose descriptors come along, as above. The reply is
+    /// [`Reply::Started`] when it waits for its start; all else is asked for at a socket of its own. The conversation
+    /// goes on as above, and as above it ends when the command goes away.
+    Add {
+        /// What it is.
+        member: Box<Member>,
     },
     /// Freeze its processes.
     Pause,
@@ -74,9 +82,9 @@ pub(crate) enum Ask {
 pub(crate) enum Reply {
     /// It is done; of an end, it has begun.
     Done,
-    /// The process runs.
+    /// The process is there.
     Started,
-    /// The process has ended with this exit code.
+    /// The process has ended with this exit code, and, if it was a container's, the container has too.
     Exited(u8),
     /// What the container uses, as runc's events have it.
     Stats(serde_json::Value),
@@ -148,7 +156,7 @@ mod tests {
     #[test]
     fn a_frame_comes_out_as_it_went_in() {
         let mut bytes = Vec::new();
-        write_frame(&mut bytes, &Request::new(Ask::Kill { signal: 9, all: true })).unwrap();
+        write_frame(&mut bytes, &Request::new(&Ask::Kill { signal: 9, all: true })).unwrap();
         assert_eq!(&bytes[4..], br#"{"version":1,"ask":{"kill":{"signal":9,"all":true}}}"#);
         let request: Request = read_frame(&mut &*bytes).unwrap().unwrap();
         assert!(matches!(request.ask, Ask::Kill { signal: 9, all: true }));

@@ -48,7 +48,8 @@ pub(super) async fn serve(
     attended
 }
 
-fn streams(terminal: bool, files: Vec<OwnedFd>) -> Option<Streams> {
+/// The streams that came along.
+pub(super) fn streams(terminal: bool, files: Vec<OwnedFd>) -> Option<Streams> {
     let mut files = files.into_iter();
     let (input, output) = (files.next(), files.next()?);
     let errors = if terminal { None } else { Some(files.next()?) };

@@ -4,9 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci_spec::runtime::{Hooks, LinuxResources, Process as ProcessSpec};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use vc_agent::Signal;
-use vc_container::{Container, Process, Sandbox};
+use vc_container::{Container, Process, Sandbox, State};
 
 use super::stats;
 use crate::failure::{Chain, Failure};
@@ -18,7 +18,7 @@ use crate::oci::state::state_json;
 
 /// What signal n leaves in an exit code is 128 + n; of a process that died with its machine, this is all that is
 /// known.
-const KILLED: u8 = 137;
+pub(super) const KILLED: u8 = 137;
 
 /// How a container came to its end.
 #[derive(Debug)]
@@ -38,6 +38,13 @@ impl End {
             Self::Lost(_) => KILLED,
         }
     }
+
+    /// Has the log tell what the exit code does not.
+    pub(super) fn log(&self) {
+        if let Self::Lost(why) = self {
+            tracing::error!(why, "how the container ended is not known");
+        }
+    }
 }
 
 pub(super) struct Life {
@@ -48,8 +55,8 @@ pub(super) struct Life {
     hooks: Option<Hooks>,
     /// Told once the process runs.
     pub(super) started: Notify,
-    /// Told once the process is to die of SIGKILL.
-    pub(super) killed: Notify,
+    /// Whether the process is to die of SIGKILL.
+    killed: watch::Sender<bool>,
     end: mpsc::Sender<End>,
     /// How many processes were executed.
     execs: AtomicU64,
@@ -64,7 +71,7 @@ impl Life {
     ) -> (Self, mpsc::Receiver<End>) {
         let (end, ends) = mpsc::channel(1);
         let hooks = record.hooks.clone();
-        let (started, killed) = (Notify::new(), Notify::new());
+        let (started, killed) = (Notify::new(), watch::channel(false).0);
         let (record, execs) = (Mutex::new(record), AtomicU64::new(0));
         (Self { container, sandbox, dir, record, hooks, started, killed, end, execs }, ends)
     }
@@ -78,7 +85,7 @@ impl Life {
             Ask::Update { resources } => self.update(*resources).await,
             Ask::Stats => self.stats().await,
             Ask::End { force } => self.end(force),
-            Ask::Exec { .. } => Err(Failure::message("a process was to be executed without its streams")),
+            Ask::Exec { .. } | Ask::Add { .. } => Err(Failure::message("this is answered by a conversation")),
         };
         result.unwrap_or_else(failed)
     }
@@ -113,15 +120,23 @@ impl Life {
             self.give_up(End::Ended(KILLED));
             return Ok(Reply::Done);
         }
-        if all {
+        // The first process of a pod may have ended before the last of its members.
+        let ended = self.container.status().is_none_or(|status| status.state == State::Stopped);
+        if all && !ended {
             self.container.signal_all(signal).await?;
-        } else {
+        } else if !ended {
             self.container.signal(signal).await?;
         }
         if signal == Signal::KILL {
-            self.killed.notify_one();
+            self.killed.send_replace(true);
         }
         Ok(Reply::Done)
+    }
+
+    /// Waits until SIGKILL was sent. Cancel safe.
+    pub(super) async fn killed(&self) {
+        // Its sender is here.
+        let _ = self.killed.subscribe().wait_for(|killed| *killed).await;
     }
 
     async fn pause(&self) -> Result<Reply, Failure> {

@@ -8,14 +8,18 @@ use tokio::io::Interest;
 use tokio::net::UnixStream as Stream;
 use vc_agent::client::Connector;
 use vc_container::{Container, ContainerSpec, ContainerStorage, Sandbox};
+use vc_storage::{MountPolicy, Surroundings};
 use vc_types::{ContainerId, HostPath, SandboxId};
 
-use super::orders::Orders;
+use super::member::leave;
+use super::orders::{Member, Orders};
 use super::place::{Mover, Place};
+use super::pod::Pod;
 use crate::failure::Failure;
 use crate::oci::cgroup;
 use crate::oci::console::Console;
 use crate::oci::hooks::{self, Point};
+use crate::oci::namespaces;
 use crate::oci::record::{Record, Status};
 use crate::oci::root::ContainerDir;
 use crate::oci::state::state_json;
@@ -24,31 +28,31 @@ use crate::stdio::{Output, Streams};
 
 /// A container that waits for its start.
 pub(super) struct Made {
-    pub(super) sandbox: Sandbox,
     pub(super) container: Container,
     pub(super) record: Record,
     pub(super) dir: ContainerDir,
-    pub(super) console: Option<Console>,
     pub(super) output: Output,
 }
 
-/// Makes the container. When the creator goes away meanwhile, nobody wants it any more, and nothing is left.
+/// Makes the machine and the container. When the creator goes away meanwhile, nobody wants it any more, and nothing is
+/// left.
 pub(super) async fn make(
     orders: Orders,
     dir: &ContainerDir,
     creator: &UnixStream,
     mover: Mover,
-) -> Result<Made, Failure> {
+) -> Result<(Pod, (Made, Option<Console>)), Failure> {
     let mut record = orders.record.clone();
     record.pid = Some(std::process::id());
     record.write(dir)?;
-    if let Err(error) = cgroup::enter(&record.cgroups) {
-        // The container is as it should be, only what it uses is counted elsewhere.
-        tracing::warn!(%error, "the machine is not in the cgroup of its container");
-    }
-    let storage = storage(&orders.spec, &record, orders.machine.shared_fs)?;
-    let streams = streams(&orders)?;
-    let machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;
+    cgroup::enter(&record.cgroups);
+    let shared_fs = orders.machine.shared_fs && rootfs::can_share();
+    let storage = storage(&orders.spec, &record, rootfs::policy(shared_fs, &orders.spec)?, None)?;
+    let (streams, console) = streams(&orders)?;
+    let mut machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;
+    let place = Place::of(&record.rootfs, &record.bundle, &orders.spec);
+    let (spec, hostname) = namespaces::of_first(orders.spec);
+    machine.hostname = hostname.unwrap_or(machine.hostname);
     let hypervisor = orders.machine.hypervisor();
     let connector = Connector::default();
     let gone = || Failure::message("whoever asked for the container has gone");
@@ -57,23 +61,26 @@ pub(super) async fn make(
         // Dropping the creation ends what it started.
         () = closed(creator) => return Err(gone()),
     };
+    let made = async {
+        let container = in_sandbox(&sandbox, spec, storage, &record).await?;
+        show(place, mover).await?;
+        Ok(container)
+    };
     let made = tokio::select! {
-        made = in_sandbox(&sandbox, &orders.spec, storage, &record, mover) => made,
+        made = made => made,
         () = closed(creator) => Err(gone()),
     };
     match made {
         Ok(container) => {
             record.status = Status::Created;
             record.write(dir)?;
-            let (streams, console) = streams;
             let output = streams.connect(&container.init());
-            Ok(Made { sandbox, container, record, dir: dir.clone(), console, output })
+            let made = Made { container, record, dir: dir.clone(), output };
+            Ok((Pod::new(sandbox, shared_fs), (made, console)))
         }
         Err(failure) => {
             let stopped = sandbox.stop().await;
-            // The specification has these run whenever a container is given up (runtime.md, "Lifecycle").
-            hooks::run_all(record.hooks.as_ref(), Point::Poststop, &state_json(&record, Status::Stopped))
-                .await;
+            give_up(&record).await;
             Err(match stopped {
                 Ok(()) => failure,
                 Err(left) => failure.with_left(&left),
@@ -82,29 +89,65 @@ pub(super) async fn make(
     }
 }
 
+/// Makes another container in the machine.
+pub(super) async fn add(pod: &Pod, member: Member, streams: Streams) -> Result<Made, Failure> {
+    let Member { dir, mut record, spec } = member;
+    let dir = ContainerDir::of_owner(dir);
+    record.write(&dir)?;
+    let shared_memory = namespaces::joins_ipc(&spec);
+    let policy = MountPolicy { shared_memory, ..rootfs::policy(pod.shared_fs, &spec)? };
+    let storage = storage(&spec, &record, policy, Some(&pod.sandbox))?;
+    let container = match in_sandbox(&pod.sandbox, namespaces::joined(spec), storage, &record).await {
+        Ok(container) => container,
+        Err(failure) => {
+            give_up(&record).await;
+            return Err(failure);
+        }
+    };
+    record.status = Status::Created;
+    if let Err(failure) = record.write(&dir) {
+        leave(&container).await;
+        return Err(failure);
+    }
+    let output = streams.connect(&container.init());
+    Ok(Made { container, record, dir, output })
+}
+
 async fn in_sandbox(
     sandbox: &Sandbox,
-    spec: &Spec,
+    spec: Spec,
     storage: ContainerStorage,
     record: &Record,
-    mover: Mover,
 ) -> Result<Container, Failure> {
     let state = state_json(record, Status::Creating);
     for point in [Point::Prestart, Point::CreateRuntime] {
         hooks::run(record.hooks.as_ref(), point, &state).await?;
     }
-    let oci = hooks::without_those_of_the_host(spec.clone());
-    let container = sandbox.create_container(record.id.clone(), ContainerSpec { oci, storage }).await?;
-    let place = Place::of(&record.rootfs, &record.bundle, spec);
-    let moved = tokio::task::spawn_blocking(move || mover.go(place)).await.map_err(io::Error::other);
-    moved.flatten().map_err(|error| Failure::step("show the container's files to engines", error))?;
-    Ok(container)
+    let oci = hooks::without_those_of_the_host(spec);
+    Ok(sandbox.create_container(record.id.clone(), ContainerSpec { oci, storage }).await?)
 }
 
-fn storage(spec: &Spec, record: &Record, shared_fs: bool) -> Result<ContainerStorage, Failure> {
+/// The specification has these run whenever a container is given up (runtime.md, "Lifecycle").
+async fn give_up(record: &Record) {
+    hooks::run_all(record.hooks.as_ref(), Point::Poststop, &state_json(record, Status::Stopped)).await;
+}
+
+async fn show(place: Place, mover: Mover) -> Result<(), Failure> {
+    let moved = tokio::task::spawn_blocking(move || mover.go(place)).await.map_err(io::Error::other);
+    moved.flatten().map_err(|error| Failure::step("show the container's files to engines", error))
+}
+
+fn storage(
+    spec: &Spec,
+    record: &Record,
+    policy: MountPolicy,
+    sandbox: Option<&Sandbox>,
+) -> Result<ContainerStorage, Failure> {
     let root = rootfs::of_bundle(&record.rootfs)?;
-    let shared = shared_fs && rootfs::can_share();
-    rootfs::storage(record.id.clone(), root, spec, shared, rootfs::direct_volumes().as_ref())
+    let volumes = rootfs::direct_volumes();
+    let held = sandbox.map(Sandbox::held).unwrap_or_default();
+    let around = Surroundings { direct_volumes: volumes.as_ref(), held: &held };
+    rootfs::storage(record.id.clone(), root, spec, policy, &around)
 }
 
 fn streams(orders: &Orders) -> Result<(Streams, Option<Console>), Failure> {

@@ -21,6 +21,15 @@ pub(crate) struct Orders {
     pub(crate) debug: bool,
 }
 
+/// A container that is wanted in the machine of another. Every path is absolute.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// The container's directory, which has its record.
+    pub(crate) dir: PathBuf,
+    pub(crate) record: Record,
+    pub(crate) spec: Spec,
+}
+
 /// What became of it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -23,7 +23,7 @@ use crate::sys;
 
 /// What the container sees of the host.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     rootfs: PathBuf,
     read_only: bool,
     binds: Vec<Bind>,
@@ -37,7 +37,7 @@ struct Bind {
 }
 
 impl Place {
-    pub(super) fn of(rootfs: &Path, bundle: &Path, spec: &Spec) -> Self {
+    pub(crate) fn of(rootfs: &Path, bundle: &Path, spec: &Spec) -> Self {
         let mounts = spec.mounts().iter().flatten();
         let binds = mounts.filter_map(|mount| {
             let has = |name: &str| mount.options().iter().flatten().any(|option| option == name);
@@ -106,21 +106,21 @@ impl Bind {
 
 /// By which another thread has the first one go to a place.
 #[derive(Clone, Debug)]
-pub(super) struct Mover(SyncSender<(Place, SyncSender<io::Result<()>>)>);
+pub(crate) struct Mover(SyncSender<(Place, SyncSender<io::Result<()>>)>);
 
 /// What the first thread hears.
 #[derive(Debug)]
-pub(super) struct Movements(Receiver<(Place, SyncSender<io::Result<()>>)>);
+pub(crate) struct Movements(Receiver<(Place, SyncSender<io::Result<()>>)>);
 
 /// The two ends.
-pub(super) fn movements() -> (Mover, Movements) {
+pub(crate) fn movements() -> (Mover, Movements) {
     let (mover, movements) = sync_channel(1);
     (Mover(mover), Movements(movements))
 }
 
 impl Mover {
     /// Returns once the first thread is there. It does nothing that could hang but for what the mounts are on.
-    pub(super) fn go(&self, place: Place) -> io::Result<()> {
+    pub(crate) fn go(&self, place: Place) -> io::Result<()> {
         let gone = |_| io::Error::other("the first thread has ended");
         let (reply, moved) = sync_channel(1);
         self.0.send((place, reply)).map_err(|_| gone(()))?;
@@ -130,7 +130,7 @@ impl Mover {
 
 impl Movements {
     /// Goes where it is told, until there is nobody to tell.
-    pub(super) fn follow(self) {
+    pub(crate) fn follow(self) {
         for (place, reply) in self.0 {
             // Whoever does not wait any more has ended.
             let _ = reply.send(place.enter());

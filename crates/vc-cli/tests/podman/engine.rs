@@ -1,5 +1,6 @@
 //! A Podman with a storage and a runtime of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ const LINE: u32 = 240;
 pub(crate) struct Engine {
     dir: TempDir,
     user: Option<u32>,
+    /// The cgroups of containers that were there before.
+    cgroups: BTreeSet<PathBuf>,
 }
 
 /// What a line of a session led to.
@@ -109,7 +112,8 @@ impl Engine {
 
     fn empty() -> Self {
         // Podman puts sockets below it, whose paths may have 107 bytes.
-        Self { dir: tempfile::Builder::new().prefix("vp").tempdir_in("/tmp").unwrap(), user: None }
+        let dir = tempfile::Builder::new().prefix("vp").tempdir_in("/tmp").unwrap();
+        Self { dir, user: None, cgroups: cgroups() }
     }
 
     /// Writes the script that is `podman` for the lines, and imports the image.
@@ -210,6 +214,11 @@ impl Engine {
         fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(ours).collect()
     }
 
+    /// How many machines run for this engine.
+    pub(crate) fn machines(&self) -> usize {
+        self.processes().iter().filter(|(_, line)| line.starts_with("qemu-system")).count()
+    }
+
     /// Waits for what Podman still does in the background: a monitor ends with its container, as
     /// the command that removes it.
     fn wait_for_podman(&self) {
@@ -234,6 +243,7 @@ impl Engine {
         let dir = self.dir.path().to_string_lossy().into_owned();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         left.extend(mounts.lines().filter(|line| line.contains(&dir)).map(str::to_owned));
+        left.extend(cgroups().difference(&self.cgroups).map(|cgroup| cgroup.display().to_string()));
         for id in self.line("podman ps -aq --no-trunc").said.split_whitespace() {
             left.push(format!("container {id}"));
         }
@@ -255,6 +265,24 @@ impl Drop for Engine {
             let _ = nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// The cgroups that are named for a container, as Podman names them. What is above them is Podman's own.
+fn cgroups() -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut below = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(dir) = below.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_string_lossy().starts_with("libpod-") {
+                found.insert(entry.path());
+            }
+            below.push(entry.path());
+        }
+    }
+    found
 }
 
 /// With `ID` for every container's, which is 64 digits long or, for short, 12.

@@ -268,6 +268,7 @@ fn commands_reach_a_container_that_runs() {
     bundle.until("first", "up\n");
     let second = attended("echo up; exec sleep 601", "second");
     bundle.until("second", "up\n");
+    assert_eq!(bundle.succeed(&["ps", "--format", "json", "c"]), format!("[{owner}]\n"));
     let listed = bundle.succeed(&["ps", "c"]);
     assert!(listed.contains("sleep 600") && listed.contains("sleep 601"), "{listed}");
     kill(first, Signal::SIGTERM).unwrap();
@@ -327,6 +328,25 @@ fn a_killed_owner_is_told_of_and_leaves_nothing_when_deleted() {
     bundle.assert_nothing_left();
     assert_eq!(fs::read_dir(&source).unwrap().count(), 2);
     assert_eq!(bundle.read("data/of-the-host"), "kept\n");
+}
+
+#[test]
+fn what_a_killed_owner_left_is_found_and_removed() {
+    let Some(bench) = Bench::new() else { return };
+    let process =
+        json!({"args": ["sleep", "600"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    bundle.share("data");
+    set_child_subreaper(true).unwrap();
+    let owner = bundle.create(&[]);
+    bundle.succeed(&["start", "c"]);
+    assert_eq!(bundle.succeed(&["recover"]), "", "what runs is left alone");
+    assert_eq!(bundle.state()["status"], "running");
+    kill(owner, Signal::SIGKILL).unwrap();
+    assert_eq!(exit_code(owner), None);
+    assert_eq!(bundle.succeed(&["recover"]), "c\n");
+    assert_eq!(bundle.succeed(&["recover"]), "");
+    bundle.assert_nothing_left();
 }
 
 #[test]

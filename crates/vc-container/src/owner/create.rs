@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use vc_agent::{Agent, AgentError, Call, CreateContainer};
 use vc_device::{AttachStep, GuestLocation};
 use vc_hypervisor::{Machine, PlugError};
@@ -124,6 +124,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         self.claim_volumes(&plan, direct_volumes.as_ref(), undo).await?;
         let features = self.features_for(&oci, budget).await?;
         let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
+        let shared_pid_namespace = self.shared_pid_namespace || !has_pid_namespace(&oci);
         let oci = guest_spec(oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
         let linux = oci.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
@@ -136,11 +137,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let plugged = self.metrics.step("plug layers", span, plugging).await?;
         self.share(&plan, undo, budget).await?;
         let storages = plan.resolve(&plugged).map_err(|error| unplanned(error.into()))?;
-        let request = CreateContainer {
-            storages,
-            shared_pid_namespace: self.shared_pid_namespace,
-            ..CreateContainer::new(id.clone(), oci)
-        };
+        let request =
+            CreateContainer { storages, shared_pid_namespace, ..CreateContainer::new(id.clone(), oci) };
         // Before the call: when it times out, the guest may have the container all the same.
         undo.push(Held::GuestContainer { id: id.clone(), certain: false });
         let call = self.ask(self.agent.create_container(&request, budget.deadline()));
@@ -310,6 +308,12 @@ fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
         processes: BTreeMap::new(),
         oom_kills: 0,
     }
+}
+
+/// Whether the container is to have pids of its own.
+fn has_pid_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid)
 }
 
 fn resources_of(spec: &ContainerSpec) -> LinuxResources {

@@ -41,7 +41,7 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     }
     let reservation = guest.reserve(&id)?;
     guest.modules_loaded().await?;
-    let shared_pid = request.sandbox_pidns.then(|| shared_pid_namespace(guest)).transpose()?;
+    let shared_pid = if request.sandbox_pidns { shared_pid_namespace(guest)? } else { None };
     let mut spec = container_spec(&request.oci, &id, shared_pid.as_deref())?;
     if let Some(sandbox) = &*guest.sandbox() {
         hooks::add(&mut spec, &sandbox.hooks);
@@ -59,6 +59,7 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
     match created.await {
         Ok(container) => {
             guest.storages().keep(&mount_points);
+            share_pids_of(guest, &container);
             reservation.fill(container.into());
             Ok(())
         }
@@ -66,6 +67,13 @@ pub(crate) async fn create(guest: &Guest, request: CreateContainerRequest) -> Re
             release(guest, mount_points).await;
             Err(error)
         }
+    }
+}
+
+/// Of a sandbox that has no pid namespace for it, the first container's is what others may share, as with Kata's agent.
+fn share_pids_of(guest: &Guest, container: &Container) {
+    if let (Some(sandbox), Ok(init)) = (&mut *guest.sandbox(), container.process("")) {
+        sandbox.pid_namespace.get_or_insert_with(|| (init.pid, init.exit.clone()));
     }
 }
 
@@ -237,10 +245,15 @@ pub(super) async fn release(guest: &Guest, mount_points: Vec<GuestPath>) {
     }
 }
 
-fn shared_pid_namespace(guest: &Guest) -> Result<PathBuf, CallError> {
-    let pid = guest.sandbox().as_ref().and_then(|sandbox| Some(sandbox.pid_namespace.as_ref()?.0));
-    let pid = pid.ok_or(CallError::Unsupported("sandbox_pidns without a CreateSandbox that asked for it"))?;
-    Ok(PathBuf::from(format!("/proc/{pid}/ns/pid")))
+/// None when there is none yet: then it is the first container's own, which others share.
+fn shared_pid_namespace(guest: &Guest) -> Result<Option<PathBuf>, CallError> {
+    let sandbox = guest.sandbox();
+    let sandbox = sandbox.as_ref().ok_or(CallError::Unsupported("sandbox_pidns without a sandbox"))?;
+    let Some((pid, exit)) = &sandbox.pid_namespace else { return Ok(None) };
+    if exit.borrow().is_some() {
+        return Err(CallError::NoSharedPids);
+    }
+    Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
 }
 
 fn write_bundle(bundle: &Path, spec: &Spec) -> Result<(), CallError> {

@@ -45,7 +45,8 @@ impl Process {
         }
     }
 
-    /// Whether the process has a handler for `signal`, or wants to ignore it (proc_pid_status(5)).
+    /// Whether the process has a handler for `signal`, wants to ignore it, or blocks it (proc_pid_status(5)). What is
+    /// blocked is kept even for an init, which reads it (signalfd(2)): so does the one of `podman run --init`.
     fn handles(&self, signal: Signal) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         is_handled(&status, signal)
@@ -57,8 +58,8 @@ fn is_handled(status: &str, signal: Signal) -> bool {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         u64::from_str_radix(line.trim(), 16).ok()
     };
-    let handled = mask("SigCgt:").unwrap_or(0) | mask("SigIgn:").unwrap_or(0);
-    handled & (1 << (signal as i32 - 1)) != 0
+    let handled = ["SigCgt:", "SigIgn:", "SigBlk:"].map(|name| mask(name).unwrap_or(0));
+    handled.iter().fold(0, |all, mask| all | mask) & (1 << (signal as i32 - 1)) != 0
 }
 
 #[cfg(test)]
@@ -67,15 +68,18 @@ mod tests {
 
     #[test]
     fn handlers_are_read_from_the_masks() {
-        let status = |caught: &str, ignored: &str| {
-            format!("Name:\tsh\nSigBlk:\t0000000000004000\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n")
+        let status = |caught: &str, ignored: &str, blocked: &str| {
+            format!(
+                "Name:\tsh\nShdPnd:\t0000000000004000\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n"
+            )
         };
         let none = "0000000000000000";
         let term = "0000000000004000";
-        assert!(is_handled(&status(term, none), Signal::SIGTERM));
-        assert!(is_handled(&status(none, term), Signal::SIGTERM));
-        assert!(!is_handled(&status(none, none), Signal::SIGTERM));
-        assert!(!is_handled(&status(term, none), Signal::SIGKILL));
+        assert!(is_handled(&status(term, none, none), Signal::SIGTERM));
+        assert!(is_handled(&status(none, term, none), Signal::SIGTERM));
+        assert!(is_handled(&status(none, none, term), Signal::SIGTERM));
+        assert!(!is_handled(&status(none, none, none), Signal::SIGTERM));
+        assert!(!is_handled(&status(term, none, none), Signal::SIGKILL));
         assert!(!is_handled("", Signal::SIGTERM));
     }
 }

@@ -32,6 +32,10 @@ impl Planner<'_> {
         let (name, edit) = match way {
             MountWay::InGuest => ("in the guest", Edit::Keep),
             MountWay::GuestDevice => ("the guest's own", Edit::Keep),
+            MountWay::SharedMemory if self.policy.shared_memory => {
+                let at = GuestPath::new("/dev/shm").map_err(|error| failed(VolumeCause::Path(error)))?;
+                ("the sandbox's", bound(&at, &wanted.mount, Access::ReadWrite))
+            }
             MountWay::SharedMemory => ("in the guest", shared_memory()),
             MountWay::Plug { device, fs_type, options, fs_group, is_layer } => {
                 let volume = Volume { device, fs_type, options, fs_group };
