@@ -1,6 +1,7 @@
 //! What this host can do. A question that a test asks prints the reason when the answer is no.
 
 use std::fs::{self, File};
+use std::process::Command;
 
 use crate::skip;
 
@@ -26,6 +27,31 @@ pub fn kvm() -> bool {
 pub fn vhost_vsock() -> bool {
     opens("/dev/vhost-vsock") || {
         skip("/dev/vhost-vsock does not open");
+        false
+    }
+}
+
+/// Whether the kernel offers IOMMUFD.
+pub fn iommufd() -> bool {
+    opens("/dev/iommu") || {
+        skip("no IOMMUFD on this host (/dev/iommu does not open; Linux 6.2 may have it)");
+        false
+    }
+}
+
+/// Whether the kernel has device mapper with this target, such as `verity`.
+pub fn device_mapper(target: &str) -> bool {
+    if !opens("/dev/mapper/control") {
+        skip("/dev/mapper/control does not open: no device mapper on this host, or not for this user");
+        return false;
+    }
+    let Ok(targets) = Command::new("dmsetup").arg("targets").output() else {
+        skip("dmsetup is not installed");
+        return false;
+    };
+    let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
+    targets.lines().any(|line| line.split_whitespace().next() == Some(target)) || {
+        skip(&format!("the kernel's device mapper has no {target}; a module may be missing"));
         false
     }
 }

@@ -23,6 +23,18 @@ impl Mounted {
         self.0.push(at.to_path_buf());
     }
 
+    /// Mounts the file system of a block device.
+    ///
+    /// # Panics
+    /// When mount(8) fails.
+    pub fn disk(&mut self, device: &Path, fs_type: &str, at: &Path) {
+        fs::create_dir_all(at).expect("a place for a mount");
+        let made = Command::new("mount").args(["-t", fs_type]).arg(device).arg(at).output();
+        let made = made.expect("mount(8) runs");
+        assert!(made.status.success(), "mount: {}", String::from_utf8_lossy(&made.stderr));
+        self.0.push(at.to_path_buf());
+    }
+
     /// Mounts an EROFS image as a file, without a loop device; `false` where the kernel cannot (before
     /// Linux 6.12).
     ///

@@ -36,17 +36,28 @@ impl PciFunction {
         })
     }
 
+    /// Two graphics cards in IOMMU groups of their own, by address.
+    pub fn two_displays() -> Option<[Self; 2]> {
+        let mut displays = Self::allowed();
+        displays.retain(|function| function.is_display() && function.group().len() == 1);
+        let found: Result<[Self; 2], _> = displays.try_into();
+        if found.is_err() {
+            skip_device("two graphics cards in IOMMU groups of their own");
+        }
+        found.ok()
+    }
+
     fn find(what: &str, fits: impl Fn(&Self) -> bool) -> Option<Self> {
-        let allowed = std::env::var("VC_TEST_VFIO").unwrap_or_default();
-        let mut functions =
-            allowed.split(',').filter(|address| !address.is_empty()).map(|a| Self(a.to_owned()));
-        let found = functions.find(fits);
+        let found = Self::allowed().into_iter().find(fits);
         if found.is_none() {
-            skip(&format!(
-                "needs {what}; name one with `cargo xtask integration --vfio`, or use --host nested"
-            ));
+            skip_device(what);
         }
         found
+    }
+
+    fn allowed() -> Vec<Self> {
+        let allowed = std::env::var("VC_TEST_VFIO").unwrap_or_default();
+        allowed.split(',').filter(|address| !address.is_empty()).map(|address| Self(address.into())).collect()
     }
 
     /// Its address, such as `0000:01:00.0`.
@@ -73,6 +84,17 @@ impl PciFunction {
     pub fn group_number(&self) -> u32 {
         let group = fs::read_link(self.path("iommu_group")).expect("the IOMMU is on");
         group.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("groups are numbered")
+    }
+
+    /// The number of its own node, `/dev/vfio/devices/vfioNUMBER`, while `vfio-pci` has it.
+    pub fn vfio_node(&self) -> Option<u32> {
+        let mut nodes = fs::read_dir(self.path("vfio-dev")).into_iter().flatten().flatten();
+        let name = nodes.next().map(|node| node.file_name().to_string_lossy().into_owned());
+        let number = name.and_then(|name| name.strip_prefix("vfio")?.parse().ok());
+        if number.is_none() {
+            skip("this kernel gives VFIO devices no nodes of their own (CONFIG_VFIO_DEVICE_CDEV, Linux 6.6)");
+        }
+        number
     }
 
     /// The disk behind an NVMe controller, once its driver has found it.
@@ -114,6 +136,24 @@ impl PciFunction {
         Lent(self.clone())
     }
 
+    /// The size of its first window, by which it can be told from others of its kind (the kernel's
+    /// Documentation/PCI/sysfs-pci.rst, `resource`).
+    ///
+    /// # Panics
+    /// When sysfs does not tell.
+    pub fn first_window(&self) -> u64 {
+        let windows = fs::read_to_string(self.path("resource")).expect("each function has its windows");
+        let mut numbers = windows.split_whitespace().map(|text| {
+            u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("they are hexadecimal")
+        });
+        let (start, end) = (numbers.next(), numbers.next());
+        end.expect("a last byte") - start.expect("a first byte") + 1
+    }
+
+    fn is_display(&self) -> bool {
+        fs::read_to_string(self.path("class")).is_ok_and(|class| class.starts_with("0x03"))
+    }
+
     fn is_nvme(&self) -> bool {
         fs::read_to_string(self.path("class")).is_ok_and(|class| class.trim() == NVME)
     }
@@ -132,6 +172,10 @@ impl PciFunction {
         fs::write(self.path("driver_override"), driver)?;
         fs::write("/sys/bus/pci/drivers_probe", &self.0)
     }
+}
+
+fn skip_device(what: &str) {
+    skip(&format!("needs {what}; name one with `cargo xtask integration --vfio`, or use --host nested"));
 }
 
 /// A function that `vfio-pci` has. It goes back to its own driver when this is dropped.

@@ -8,17 +8,20 @@ mod passthrough;
 mod plan;
 mod report;
 mod runner;
+mod suite;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
 use crate::apt;
 use crate::guest;
+use crate::seccomp;
 use crate::test::Count;
-use crate::tools::{self, CARGO_NEXTEST, VM_PACKAGES, VSOCK_DAEMON};
+use crate::tools::{self, CARGO_NEXTEST, TEST_PACKAGES, VM_PACKAGES, VSOCK_DAEMON};
 use crate::workspace::Workspace;
 use host::Facts;
 use plan::Plan;
@@ -92,43 +95,59 @@ fn parse_accelerator(name: String) -> Result<String> {
 /// Runs the suite. The last line written is `N passed, N failed`.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    let host =
-        options.host.unwrap_or_else(|| if Facts::gather().has_kvm() { Host::Local } else { Host::Nested });
+    let facts = Facts::gather();
+    let host = options.host.unwrap_or(if facts.has_kvm() { Host::Local } else { Host::Nested });
     let image = prepare(&workspace)?;
-    let mut plan = Plan::make(&workspace, options.filter.as_deref().unwrap_or_default())?;
+    let mut plan = Plan::whole(&workspace)?;
+    match (&options.filter, host) {
+        (Some(part), _) => plan.keep(part)?,
+        (None, Host::Nested) => plan.keep_for_nested(&workspace)?,
+        (None, Host::Local) => {}
+    }
     plan.set("VC_GUEST", &image.to_string_lossy());
     plan.set(
         "VC_ACCEL",
         options.accelerator.as_deref().unwrap_or(if host == Host::Local { "auto" } else { "kvm" }),
     );
-    let count = match host {
+    let started = Instant::now();
+    let report = match host {
         Host::Local => {
+            println!("{facts}");
             passthrough::name_devices(&mut plan, &options.devices)?;
             runner::run(&plan)?
         }
         Host::Nested => nested::run(&workspace, &plan)?,
     };
-    Ok(if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("{}", report.table(&plan.left_out, started.elapsed()));
+    Ok(if report.count().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The smoke part, for `cargo xtask test`, which has installed and built what it needs.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<Count> {
-    let mut plan = Plan::make(workspace, SMOKE)?;
+    let mut plan = Plan::whole(workspace)?;
+    plan.keep(SMOKE)?;
     plan.set("VC_ACCEL", "kvm");
-    nested::run(workspace, &plan)
+    let started = Instant::now();
+    let report = nested::run(workspace, &plan)?;
+    println!("{}", report.table(&plan.left_out, started.elapsed()));
+    ensure!(!report.is_empty(), "no test ran in the nested host; all were skipped");
+    Ok(report.count())
 }
 
-/// The inside of the nested host: runs the plan that the outside made.
+/// The inside of the nested host: runs the plan that the outside made, which reads what this writes.
 pub(crate) fn inside(plan: &Path) -> Result<ExitCode> {
     let mut plan = Plan::read(plan)?;
     passthrough::take_the_nested_hosts(&mut plan)?;
-    let count = runner::run(&plan)?;
-    Ok(if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("{}", if plan.is_first { Facts::gather().to_string() } else { "nested host: up".to_owned() });
+    runner::run(&plan)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Installs and builds what the tests need; an image that `VC_GUEST` names is taken as it is.
 fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     apt::install(&VM_PACKAGES)?;
+    apt::install(&TEST_PACKAGES)?;
+    seccomp::ensure(workspace)?;
     for tool in [CARGO_NEXTEST, VSOCK_DAEMON] {
         tools::ensure(workspace, tool)?;
     }

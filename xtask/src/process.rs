@@ -36,6 +36,14 @@ pub(crate) fn text(command: &mut Command) -> Result<String> {
     String::from_utf8(bytes).with_context(|| format!("`{}` wrote something else than UTF-8", line(command)))
 }
 
+/// A command for `program` that the kernel kills when this process ends, however it ends (setpriv(1), prctl(2),
+/// `PR_SET_PDEATHSIG`). It goes with the thread that starts it.
+pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// The program of this name that `PATH` leads to.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     find_in(&std::env::var_os("PATH").unwrap_or_default(), program)
@@ -55,4 +63,49 @@ pub(crate) fn line(command: &Command) -> String {
 fn start_failure(command: &Command) -> String {
     let program = command.get_program().to_string_lossy().into_owned();
     format!("cannot start `{program}`; is it installed?")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+    use super::*;
+
+    /// Set for the process that the test below kills.
+    const PARENT: &str = "VC_TEST_PARENT";
+
+    /// Not a test by itself: starts a program that would run for long, says which, and waits for it.
+    #[test]
+    fn a_parent_that_is_killed() {
+        if std::env::var_os(PARENT).is_none() {
+            return;
+        }
+        let mut child = bound("sleep").arg("600").spawn().unwrap();
+        println!("\nstarted {}", child.id());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_is_bound_ends_with_its_parent() {
+        let this = std::env::current_exe().unwrap();
+        for signal in [Signal::TERM, Signal::KILL] {
+            let mut parent = Command::new(&this);
+            parent.args(["--exact", "process::tests::a_parent_that_is_killed", "--nocapture"]);
+            let mut parent = parent.env(PARENT, "1").stdout(Stdio::piped()).spawn().unwrap();
+            let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines().map_while(Result::ok);
+            let child = lines.find_map(|line| line.strip_prefix("started ")?.parse().ok());
+            let child = pidfd_open(Pid::from_raw(child.unwrap()).unwrap(), PidfdFlags::empty()).unwrap();
+            let ends = |seconds| {
+                let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+                poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+            };
+            assert!(!ends(0), "{signal:?}: it runs as long as its parent");
+            kill_process(Pid::from_child(&parent), signal).unwrap();
+            assert!(ends(60), "{signal:?}: it ended with its parent");
+            parent.wait().unwrap();
+        }
+    }
 }

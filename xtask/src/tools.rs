@@ -30,7 +30,7 @@ pub(crate) const VM_PACKAGES: [Need; 3] = [
 ];
 
 /// What the tests make disks with.
-pub(crate) const TEST_PACKAGES: [Need; 8] = [
+pub(crate) const TEST_PACKAGES: [Need; 9] = [
     Need { program: "mkfs.ext4", package: "e2fsprogs" },
     Need { program: "mkfs.xfs", package: "xfsprogs" },
     Need { program: "mksquashfs", package: "squashfs-tools" },
@@ -39,6 +39,7 @@ pub(crate) const TEST_PACKAGES: [Need; 8] = [
     Need { program: "catatonit", package: "catatonit" },
     Need { program: "sfdisk", package: "fdisk" },
     Need { program: "veritysetup", package: "cryptsetup-bin" },
+    Need { program: "dmsetup", package: "dmsetup" },
 ];
 
 /// Checks licences, sources and bans of all dependencies.

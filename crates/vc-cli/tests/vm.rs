@@ -5,6 +5,8 @@
 mod bad_input;
 #[path = "vm/death.rs"]
 mod death;
+#[path = "vm/host_disks.rs"]
+mod host_disks;
 #[path = "vm/kvm.rs"]
 mod kvm;
 #[path = "vm/oci.rs"]

@@ -2,9 +2,11 @@
 //! `VC_TEST_VFIO` names, and they are only read.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxDeviceCgroupBuilder, LinuxResourcesBuilder, MountBuilder, Spec};
@@ -13,13 +15,17 @@ use vc_agent::{
 };
 use vc_agent::{Processes, Streams};
 use vc_container::{ContainerStorage, GuestFeatures, guest_spec};
-use vc_device::{Access, BlockSpec, VfioFunction, VfioHandle, VfioPciSpec};
+use vc_device::{
+    Access, BlockSpec, Capacity, CdiKind, CdiKinds, ContainerNode, ContainerRole, Moment, PlannedFunction,
+    Port, PortKind, Sibling, Sysfs, Topology, VfioFunction, VfioHandle, VfioMode, VfioPath, VfioPciSpec,
+    VfioPlan, VfioPolicy, VfioWanted, annotations, plan_vfio,
+};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec, PlugError};
 use vc_qemu::{Qemu, QemuMachine};
 use vc_storage::{DiskPlug, Layer};
 use vc_tests::vfio::PciFunction;
 use vc_tests::{GuestImage, Layers, Leftovers, shell};
-use vc_types::{ContainerId, Deadline, DeviceId, HostPath};
+use vc_types::{ContainerId, Deadline, DeviceId, GuestPath, HostPath};
 
 fn deadline() -> Deadline {
     Deadline::after(Duration::from_secs(120))
@@ -31,6 +37,15 @@ const COMPARED: usize = 1 << 20;
 /// The first disk that the guest finds, read in the container through the guest's devices.
 const READ: &str = "until [ -b /guest/nvme0n1 ]; do :; done; head -c 1048576 /guest/nvme0n1";
 
+/// Devices are plugged into a machine that runs, and the container gets their nodes.
+const HOT: VfioPolicy = VfioPolicy { cold_plug: None, hot_plug: Some(Port::RootPort), mode: VfioMode::Vfio };
+
+/// Devices are in the machine from its launch.
+const COLD: VfioPolicy = VfioPolicy { cold_plug: Some(Port::RootPort), hot_plug: None, ..HOT };
+
+/// Where the kernel offers IOMMUFD.
+const IOMMUFD: &str = "/dev/iommu";
+
 struct Bench {
     layer: Layer,
     leftovers: Leftovers,
@@ -40,6 +55,10 @@ struct Bench {
 
 impl Bench {
     async fn new(image: &GuestImage) -> Self {
+        Self::launch(image, |_| {}).await
+    }
+
+    async fn launch(image: &GuestImage, change: impl FnOnce(&mut MachineSpec)) -> Self {
         let (layers, leftovers) = (Layers::new(), Leftovers::new());
         let layer = Layer::open(layers.busybox()).unwrap();
         let path = |path: &Path| HostPath::new(path).unwrap();
@@ -48,21 +67,39 @@ impl Bench {
             MachineSpec::new("box".parse().unwrap(), path(&image.kernel), path(&image.initrd), dir);
         spec.hotplug_ports = 4;
         spec.accelerator = vc_tests::host::accelerator().parse().unwrap();
+        change(&mut spec);
         let machine = Qemu::default().launch(&spec, deadline()).await.unwrap();
         Self { layer, leftovers, machine, _layers: layers }
     }
 
-    /// Runs a container that writes the first bytes of the guest's NVMe disk.
+    async fn plug(&self, specs: &[VfioPciSpec]) {
+        for spec in specs {
+            self.machine.plug(&spec.clone().into(), deadline()).await.unwrap();
+        }
+    }
+
+    async fn unplug(&self, specs: &[VfioPciSpec]) {
+        for spec in specs.iter().rev() {
+            self.machine.unplug(&spec.id, deadline()).await.unwrap();
+        }
+    }
+
+    /// The first bytes of the guest's NVMe disk, as a container reads them.
     async fn read_in_a_container(&self) -> Vec<u8> {
+        self.run(READ).await
+    }
+
+    /// What a container writes that sees the guest's devices.
+    async fn run(&self, script: &str) -> Vec<u8> {
         let agent = Connector::default().connect(self.machine.agent_address(), deadline()).await.unwrap();
         agent.create_sandbox(&CreateSandbox::new("sandbox".parse().unwrap()), deadline()).await.unwrap();
         let id: ContainerId = "reader".parse().unwrap();
-        let plan = ContainerStorage::of_layers(id.clone(), [self.layer.name()], &shell(READ)).unwrap().plan;
+        let plan = ContainerStorage::of_layers(id.clone(), [self.layer.name()], &shell(script)).unwrap().plan;
         let disk: DeviceId = "layer0".parse().unwrap();
         let (image, name) = (self.layer.image().clone(), self.layer.name().clone());
         let block = BlockSpec::new(disk.clone(), image, name, Access::ReadOnly);
         let location = self.machine.plug(&block.into(), deadline()).await.unwrap();
-        let spec = guest_spec(shell(READ), &plan.rootfs, GuestFeatures::default()).unwrap();
+        let spec = guest_spec(shell(script), &plan.rootfs, GuestFeatures::default()).unwrap();
         let mut request = CreateContainer::new(id.clone(), reader(spec));
         request.storages = plan.resolve(&[DiskPlug { id: disk.clone(), location }]).unwrap();
         agent.create_container(&request, deadline()).await.unwrap();
@@ -102,10 +139,37 @@ fn reader(mut spec: Spec) -> Spec {
     spec
 }
 
-fn spec(id: &str, function: &PciFunction) -> VfioPciSpec {
-    let handle = VfioHandle::Group(function.group_number());
-    let address = function.address().parse().unwrap();
-    VfioPciSpec { id: id.parse().unwrap(), function: VfioFunction::Pci(address), handle }
+/// A plan for containers that have these nodes among their devices, behind the one by which groups are opened.
+fn plan(nodes: &[VfioPath], policy: VfioPolicy, moment: Moment) -> VfioPlan {
+    let wanted = |path: VfioPath| {
+        let path_in_container = GuestPath::new(path.to_string()).unwrap();
+        VfioWanted { path, node: ContainerNode { path: path_in_container, mode: None, uid: None, gid: None } }
+    };
+    let nodes: Vec<_> = nodes.iter().copied().chain([VfioPath::Control]).map(wanted).collect();
+    let for_workload = (moment, ContainerRole::Workload);
+    plan_vfio(&nodes, &Sysfs::new("/sys"), &BTreeSet::new(), policy, for_workload).unwrap()
+}
+
+/// The devices of a container that has this node.
+fn behind(node: VfioPath, policy: VfioPolicy, moment: Moment) -> Vec<VfioPciSpec> {
+    let plan = plan(&[node], policy, moment);
+    let given: Vec<_> = plan.nodes.iter().map(|wanted| wanted.path).collect();
+    assert_eq!(given, [VfioPath::Control, node], "the control device comes first");
+    (0..).zip(&plan.functions).map(|(number, planned)| passed(number, planned)).collect()
+}
+
+fn passed(number: u32, planned: &PlannedFunction) -> VfioPciSpec {
+    let open = |path: &str| Arc::new(File::options().read(true).write(true).open(path).unwrap());
+    let handle = match planned.via {
+        VfioPath::Group(group) => VfioHandle::Group(group),
+        device => VfioHandle::Cdev { device: open(&device.to_string()), iommufd: open(IOMMUFD) },
+    };
+    VfioPciSpec { id: format!("vfio{number}").parse().unwrap(), function: planned.member.function(), handle }
+}
+
+/// The group of a function, plugged into a machine that runs.
+fn hot(function: &PciFunction) -> Vec<VfioPciSpec> {
+    behind(VfioPath::Group(function.group_number()), HOT, Moment::Running)
 }
 
 fn read(disk: &Path) -> Vec<u8> {
@@ -124,11 +188,29 @@ async fn smoke_an_nvme_goes_to_a_container_and_back_to_its_host() {
 
     let lent = function.lend();
     assert!(!function.has_disk(), "the host has the disk no more");
-    let spec = spec("nvme", &function);
-    bench.machine.plug(&spec.clone().into(), deadline()).await.unwrap();
+    let specs = hot(&function);
+    assert_eq!(specs.len(), 1);
+    bench.plug(&specs).await;
     assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
-    bench.machine.unplug(&spec.id, deadline()).await.unwrap();
+    bench.unplug(&specs).await;
 
+    drop(lent);
+    assert!(read(&function.disk()) == before, "the host has its disk again");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_nvme_is_in_the_machine_from_its_start_and_can_be_taken_out() {
+    let Some(function) = PciFunction::nvme_alone() else { return };
+    let Some(image) = GuestImage::find() else { return };
+    let before = read(&function.disk());
+    let lent = function.lend();
+    let bench = Bench::launch(&image, |spec| spec.starts_paused = true).await;
+    let specs = behind(VfioPath::Group(function.group_number()), COLD, Moment::Launch);
+    bench.plug(&specs).await;
+    bench.machine.resume(deadline()).await.unwrap();
+    assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
+    bench.unplug(&specs).await;
     drop(lent);
     assert!(read(&function.disk()) == before, "the host has its disk again");
     bench.end().await;
@@ -143,16 +225,41 @@ async fn a_group_of_two_functions_is_passed_whole_or_not_at_all() {
     let bench = Bench::new(&image).await;
 
     let lent = function.lend();
+    let group = VfioPath::Group(function.group_number());
+    let alone = VfioPciSpec {
+        id: "half".parse().unwrap(),
+        function: VfioFunction::Pci(function.address().parse().unwrap()),
+        handle: VfioHandle::Group(function.group_number()),
+    };
+    let refused = bench.machine.plug(&alone.into(), deadline()).await;
+    assert!(matches!(refused, Err(PlugError::Refused { .. })), "the host drives the other: {refused:?}");
     let lent_other = other.lend();
-    let specs = [spec("nvme", &function), spec("card", &other)];
-    for spec in &specs {
-        bench.machine.plug(&spec.clone().into(), deadline()).await.unwrap();
-    }
+    let specs = behind(group, HOT, Moment::Running);
+    assert_eq!(specs.len(), 2);
+    bench.plug(&specs).await;
     assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
-    for spec in specs.iter().rev() {
-        bench.machine.unplug(&spec.id, deadline()).await.unwrap();
-    }
+    bench.unplug(&specs).await;
     drop((lent, lent_other));
+    assert!(read(&function.disk()) == before, "the host has its disk again");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_nvme_is_passed_by_its_own_node_and_an_iommufd() {
+    let Some(function) = PciFunction::nvme_alone() else { return };
+    let (true, Some(image)) = (vc_tests::host::iommufd(), GuestImage::find()) else { return };
+    let before = read(&function.disk());
+    let bench = Bench::new(&image).await;
+    if !bench.machine.capabilities(deadline()).await.unwrap().iommufd {
+        return vc_tests::skip("this QEMU has no IOMMUFD");
+    }
+    let lent = function.lend();
+    let Some(node) = function.vfio_node() else { return };
+    let specs = behind(VfioPath::Cdev(node), HOT, Moment::Running);
+    bench.plug(&specs).await;
+    assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
+    bench.unplug(&specs).await;
+    drop(lent);
     assert!(read(&function.disk()) == before, "the host has its disk again");
     bench.end().await;
 }
@@ -162,12 +269,58 @@ async fn a_device_that_its_driver_still_has_is_refused_and_leaves_nothing() {
     let Some(function) = PciFunction::nvme_alone() else { return };
     let Some(image) = GuestImage::find() else { return };
     let bench = Bench::new(&image).await;
-    let spec = spec("nvme", &function);
+    let spec = VfioPciSpec {
+        id: "nvme".parse().unwrap(),
+        function: VfioFunction::Pci(function.address().parse().unwrap()),
+        handle: VfioHandle::Group(function.group_number()),
+    };
     for _ in 0..5 {
         // More often than there are ports.
         let error = bench.machine.plug(&spec.clone().into(), deadline()).await.unwrap_err();
         assert!(matches!(error, PlugError::Refused { .. }), "{error:?}");
     }
     function.disk();
+    bench.end().await;
+}
+
+/// The guest's displays by address: the bytes of each one's first window.
+const DISPLAYS: &str = "cd /sys/bus/pci/devices; for device in *; do case $(cat $device/class) in 0x03*) \
+                        read first last flags < $device/resource; echo $((last - first + 1));; esac; done";
+
+#[tokio::test]
+async fn annotations_number_devices_as_the_guest_does() {
+    let Some([first, second]) = PciFunction::two_displays() else { return };
+    let Some(image) = GuestImage::find() else { return };
+    let windows = [&second, &first].map(PciFunction::first_window);
+    assert_ne!(windows[0], windows[1], "they can be told from each other");
+    let lent = [first.lend(), second.lend()];
+    let bench = Bench::launch(&image, |spec| spec.starts_paused = true).await;
+
+    // In the other order than the host has them.
+    let nodes = [&second, &first].map(|function| VfioPath::Group(function.group_number()));
+    let plan = plan(&nodes, VfioPolicy { mode: VfioMode::GuestKernel, ..COLD }, Moment::Launch);
+    let specs: Vec<_> = (0..).zip(&plan.functions).map(|(number, planned)| passed(number, planned)).collect();
+    bench.plug(&specs).await;
+    let mut topology = Topology::new(Capacity { root_ports: 4, ..Capacity::default() }).unwrap();
+    let siblings = plan.functions.iter().zip(&specs).map(|(planned, spec)| Sibling {
+        function: planned.member.pci().unwrap().clone(),
+        place: topology.take(&spec.id, PortKind::RootPort).unwrap(),
+    });
+    let siblings: Vec<_> = siblings.collect();
+    let vendor = siblings[0].function.vendor;
+    let kinds = CdiKinds(vec![CdiKind { vendor, class_prefix: "03".into(), name: "example.com/gpu".into() }]);
+    let of_guest = (VfioMode::GuestKernel, ContainerRole::Workload);
+    let numbers = annotations(&plan, &siblings, &kinds, of_guest).unwrap();
+    bench.machine.resume(deadline()).await.unwrap();
+
+    let seen = String::from_utf8(bench.run(DISPLAYS).await).unwrap();
+    let seen: Vec<u64> = seen.lines().map(|line| line.parse().unwrap()).collect();
+    for (node, window) in nodes.iter().zip(windows) {
+        let number = &numbers[&format!("cdi.k8s.io/vfio{}", node.number().unwrap())];
+        let number: usize = number.strip_prefix("example.com/gpu=").unwrap().parse().unwrap();
+        assert_eq!(seen[number], window, "{node}: {numbers:?}");
+    }
+    bench.unplug(&specs).await;
+    drop(lent);
     bench.end().await;
 }

@@ -29,6 +29,7 @@ pub async fn run<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec, image: &Path
     life::a_stop_that_nobody_waits_for_happens(hypervisor, spec).await;
     life::a_deaf_guest_delays_the_end_until_the_grace_is_over(hypervisor, spec).await;
     life::pausing_is_repeatable_and_no_obstacle(hypervisor, spec).await;
+    life::what_is_plugged_before_the_start_is_there(hypervisor, spec, image).await;
     life::statistics_tell_of_the_machine(hypervisor, spec).await;
     life::a_stopped_machine_obeys_no_more(hypervisor, spec).await;
     life::a_machine_that_was_let_go_can_be_taken_over(hypervisor, spec, image).await;

@@ -38,6 +38,9 @@ pub struct MachineSpec {
     /// Whether it runs on when the process that launched it dies, so that another one can take it over
     /// ([`Hypervisor::reattach`](crate::Hypervisor::reattach)).
     pub outlives_owner: bool,
+    /// Whether its vCPUs stand still until [`Machine::resume`](crate::Machine::resume). What is plugged before that is
+    /// there when the guest starts, as if the machine had been built with it (cold plug).
+    pub starts_paused: bool,
 }
 
 impl MachineSpec {
@@ -58,6 +61,7 @@ impl MachineSpec {
             max_vcpus: NonZeroU8::MIN,
             memory_growth: MemoryGrowth::None,
             outlives_owner: false,
+            starts_paused: false,
         }
     }
 }

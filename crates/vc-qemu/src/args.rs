@@ -48,6 +48,9 @@ pub(crate) fn command_line(
     isolation(&mut args);
     boot(&mut args, spec, transport);
     control(&mut args, spec.outlives_owner);
+    if spec.starts_paused {
+        args.flag("-S");
+    }
     vsock(&mut args, machine_type, transport);
     // Of use once there are more disks than ports; costs nothing until then.
     if capacity.scsi_controller {
@@ -284,6 +287,17 @@ mod tests {
                 "-chardev socket,id=console,fd=4,server=on,wait=off",
             ]
         );
+    }
+
+    #[test]
+    fn a_machine_that_starts_paused_is_told_so_and_nothing_else() {
+        let mut spec = spec();
+        let kernel = Transport::Kernel { cid: VsockCid(77) };
+        let before = lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel);
+        spec.starts_paused = true;
+        let after = lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel);
+        assert_eq!(after.replace("\n-S", ""), before);
+        assert_ne!(after, before);
     }
 
     #[test]

@@ -8,12 +8,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::report::title;
+use super::suite;
 use crate::process;
 use crate::workspace::Workspace;
-
-/// The suite: whatever boots a machine, and what depends on the host's kernel.
-/// In cargo-nextest's language of filtersets.
-const SUITE: &str = "binary(/^vm(_|$)/) | test(/(^|::)vm::/) | (package(vc-mountinfo) & binary(live))";
 
 /// One test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,25 +29,42 @@ pub(super) struct Test {
 pub(super) struct Plan {
     pub(super) tests: Vec<Test>,
     pub(super) variables: BTreeMap<String, String>,
+    /// How many tests of each program are left out by rule.
+    pub(super) left_out: BTreeMap<String, usize>,
+    /// Whether it is the first of its run, which tells what the host can do.
+    pub(super) is_first: bool,
 }
 
 impl Plan {
-    /// Builds the tests and lists those whose title, such as `vc-qemu::vm boots`, has `part`.
-    pub(super) fn make(workspace: &Workspace, part: &str) -> Result<Self> {
-        let mut command = workspace.cargo();
-        command.args(["nextest", "list", "--locked", "--workspace", "--all-features"]);
-        command.args(["--message-format", "json", "-E", SUITE]);
-        let list = process::output(&mut command).context("cannot list the tests")?;
-        let list = serde_json::from_slice(&list).context("cargo-nextest wrote no JSON")?;
-        let mut plan =
-            Self { tests: tests(&list).context("cargo-nextest's list has another form")?, ..Self::default() };
-        plan.tests.retain(|test| title(test).contains(part));
-        ensure!(!plan.tests.is_empty(), "no test has {part:?} in its name");
-        plan.tests.sort_by(|a, b| (&a.suite, &a.name).cmp(&(&b.suite, &b.name)));
+    /// Builds the tests and lists the whole suite.
+    pub(super) fn whole(workspace: &Workspace) -> Result<Self> {
+        let mut plan = Self { tests: list(workspace, suite::ALL)?, ..Self::default() };
         plan.set("VC_TEST_VM", "required");
         plan.set("VC_GUEST", &workspace.guest_image().to_string_lossy());
         plan.set("PATH", &workspace.path().to_string_lossy());
         Ok(plan)
+    }
+
+    /// Keeps the tests whose title, such as `vc-qemu::vm boots`, has `part`.
+    pub(super) fn keep(&mut self, part: &str) -> Result<()> {
+        self.tests.retain(|test| title(test).contains(part));
+        ensure!(!self.tests.is_empty(), "no test has {part:?} in its name");
+        Ok(())
+    }
+
+    /// Keeps what a nested host runs by itself, and counts the others.
+    pub(super) fn keep_for_nested(&mut self, workspace: &Workspace) -> Result<()> {
+        let kept = list(workspace, &suite::nested())?;
+        for test in self.tests.iter().filter(|test| !kept.contains(test)) {
+            *self.left_out.entry(test.suite.clone()).or_default() += 1;
+        }
+        self.tests = kept;
+        Ok(())
+    }
+
+    /// A plan for some of its tests.
+    pub(super) fn part(&self, tests: &[Test], is_first: bool) -> Self {
+        Self { tests: tests.to_vec(), variables: self.variables.clone(), is_first, ..Self::default() }
     }
 
     /// Sets a variable for all tests.
@@ -62,7 +76,8 @@ impl Plan {
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let test = |test: &Test| json!({ "suite": test.suite, "name": test.name, "program": test.program, "directory": test.directory });
         let tests: Vec<Value> = self.tests.iter().map(test).collect();
-        let text = json!({ "tests": tests, "variables": self.variables }).to_string();
+        let text = json!({ "tests": tests, "variables": self.variables, "is_first": self.is_first });
+        let text = text.to_string();
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -72,6 +87,19 @@ impl Plan {
         let value: Value = serde_json::from_slice(&text).context("the plan is no JSON")?;
         parse(&value).context("the plan has another form")
     }
+}
+
+/// The tests of a filterset, which are built for that, in the order in which they run.
+fn list(workspace: &Workspace, filterset: &str) -> Result<Vec<Test>> {
+    let mut command = workspace.cargo();
+    command.args(["nextest", "list", "--locked", "--workspace", "--all-features"]);
+    command.args(suite::PROGRAMS.iter().flat_map(|program| ["--test", program]));
+    command.args(["--message-format", "json", "-E", filterset]);
+    let list = process::output(&mut command).context("cannot list the tests")?;
+    let list = serde_json::from_slice(&list).context("cargo-nextest wrote no JSON")?;
+    let mut tests = tests(&list).context("cargo-nextest's list has another form")?;
+    tests.sort_by(|a, b| (&a.suite, &a.name).cmp(&(&b.suite, &b.name)));
+    Ok(tests)
 }
 
 fn parse(value: &Value) -> Option<Plan> {
@@ -85,7 +113,7 @@ fn parse(value: &Value) -> Option<Plan> {
     let variables = value["variables"].as_object()?.iter();
     let variables =
         variables.map(|(name, value)| Some((name.clone(), text(value)?))).collect::<Option<_>>()?;
-    Some(Plan { tests, variables })
+    Some(Plan { tests, variables, is_first: value["is_first"].as_bool()?, ..Plan::default() })
 }
 
 /// The selected tests in the output of `cargo nextest list --message-format json`.

@@ -3,49 +3,40 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::host::Facts;
 use super::plan::{Plan, Test};
-use super::report::{Outcome, Report, title};
-use crate::test::Count;
+use super::report::{Outcome, Report, line, title};
+use crate::process;
 
 /// The longest that a test may take: several times what the slowest takes where machines start slowest.
-const DEADLINE: Duration = Duration::from_secs(300);
+pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Runs the tests; what a failed one wrote is shown. The last line written is `N passed, N failed`.
-pub(super) fn run(plan: &Plan) -> Result<Count> {
-    println!("{}", Facts::gather());
+/// Runs the tests; writes a line about each, and before that what a failed one wrote.
+pub(super) fn run(plan: &Plan) -> Result<Report> {
     let mut report = Report::default();
-    let started = Instant::now();
     for (number, test) in (1..).zip(&plan.tests) {
         let begun = Instant::now();
         let (outcome, output) = run_test(test, plan)?;
-        let word = match &outcome {
-            Outcome::Passed => "passed",
-            Outcome::Skipped(_) => "skipped",
-            Outcome::Failed(_) => "FAILED",
-        };
         let took = begun.elapsed();
-        println!("[{number}/{}] {word} {} ({:.1} s)", plan.tests.len(), title(test), took.as_secs_f32());
-        if let Outcome::Failed(why) = &outcome {
-            println!("{output}\n{}: {why}", title(test));
+        if let Outcome::Failed(_) = &outcome {
+            println!("what {} wrote:\n{output}", title(test));
         }
+        println!("{}", line((number, plan.tests.len()), test, &outcome, took));
         report.add(test, outcome, took);
     }
-    println!("{}", report.table(started.elapsed()));
-    Ok(report.count())
+    Ok(report)
 }
 
 /// Runs one test; returns what it wrote with it.
 fn run_test(test: &Test, plan: &Plan) -> Result<(Outcome, String)> {
     let mut log = tempfile::tempfile().context("cannot make a temporary file")?;
-    let mut command = Command::new(&test.program);
+    let mut command = process::bound(&test.program);
     command.args(["--exact", &test.name, "--nocapture"]).current_dir(&test.directory).envs(&plan.variables);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?).process_group(0);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", test.program.display()))?;

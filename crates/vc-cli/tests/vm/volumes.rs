@@ -12,7 +12,7 @@ use vc_types::HostPath;
 use crate::run::{Bench, assert_code, text};
 
 /// A file with an ext4 file system of 16 MiB, in which `tree` is.
-fn ext4(bench: &Bench, name: &str, tree: &Path) -> PathBuf {
+pub(crate) fn ext4(bench: &Bench, name: &str, tree: &Path) -> PathBuf {
     let image = bench.layers.path().join(name);
     fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
     let made = Command::new("mkfs.ext4").args(["-q", "-d"]).arg(tree).arg(&image).status().unwrap();
@@ -251,7 +251,7 @@ fn replace(map: &Path) {
 }
 
 /// A directory with busybox in it.
-fn busybox_tree(bench: &Bench, name: &str) -> PathBuf {
+pub(crate) fn busybox_tree(bench: &Bench, name: &str) -> PathBuf {
     let tree = bench.layers.path().join(name);
     for directory in ["bin", "proc", "dev", "sys", "etc"] {
         fs::create_dir_all(tree.join(directory)).unwrap();
@@ -264,7 +264,7 @@ fn busybox_tree(bench: &Bench, name: &str) -> PathBuf {
     tree
 }
 
-fn with_root(bench: &Bench, mounts: &[serde_json::Value], script: &str) -> std::process::Output {
+pub(crate) fn with_root(bench: &Bench, mounts: &[serde_json::Value], script: &str) -> std::process::Output {
     let mut command = bench.bare();
     for mount in mounts {
         command.arg("--rootfs-mount").arg(mount.to_string());
@@ -329,21 +329,40 @@ fn what_is_written_goes_to_the_image_that_is_handed_over() {
     assert_eq!(text(&output.stdout), "kept\nremoved\n");
 }
 
+/// The layer with busybox, with the hashes of dm-verity behind it.
+pub(crate) struct Verified {
+    pub(crate) image: PathBuf,
+    /// Where the hashes begin.
+    pub(crate) size: u64,
+    /// The root hash.
+    pub(crate) hash: String,
+}
+
+impl Verified {
+    pub(crate) fn new(bench: &Bench) -> Option<Self> {
+        let image = bench.layers.path().join("verified.erofs");
+        fs::copy(&bench.busybox, &image).unwrap();
+        let size = fs::metadata(&image).unwrap().len().next_multiple_of(4096);
+        fs::File::options().write(true).open(&image).unwrap().set_len(size).unwrap();
+        let mut format = Command::new("veritysetup");
+        format.arg("format").arg(&image).arg(&image).arg(format!("--hash-offset={size}"));
+        let Ok(made) = format.output() else {
+            vc_tests::skip("veritysetup is not installed");
+            return None;
+        };
+        let made = text(&made.stdout);
+        let hash = made.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim().to_owned();
+        Some(Self { image, size, hash })
+    }
+}
+
 #[test]
 fn a_layer_that_was_tampered_with_is_refused_by_dm_verity() {
     if !vc_tests::root() {
         return;
     }
     let Some(bench) = Bench::new() else { return };
-    let image = bench.layers.path().join("verified.erofs");
-    fs::copy(&bench.busybox, &image).unwrap();
-    let size = fs::metadata(&image).unwrap().len().next_multiple_of(4096);
-    fs::File::options().write(true).open(&image).unwrap().set_len(size).unwrap();
-    let mut format = Command::new("veritysetup");
-    format.arg("format").arg(&image).arg(&image).arg(format!("--hash-offset={size}"));
-    let Ok(made) = format.output() else { return vc_tests::skip("veritysetup is not installed") };
-    let made = text(&made.stdout);
-    let hash = made.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim().to_owned();
+    let Some(Verified { image, size, hash }) = Verified::new(&bench) else { return };
     let root = bench.layers.path().join("verified.erofs.dmverity");
     fs::write(&root, serde_json::json!({"roothash": hash, "hashoffset": size}).to_string()).unwrap();
     let option = format!("X-containerd.dmverity={}", root.display());

@@ -41,6 +41,7 @@ impl Guest {
         let dir = path(leftovers.runtime_dir());
         let mut spec =
             MachineSpec::new("devices".parse().unwrap(), path(&image.kernel), path(&image.initrd), dir);
+        spec.accelerator = vc_tests::host::accelerator().parse().unwrap();
         change(&mut spec);
         let machine = Qemu::default().launch(&spec, deadline()).await.unwrap();
         Some(Self { machine, leftovers, agent: None, base: None, layers: Layers::new() })

@@ -60,6 +60,23 @@ pub(super) async fn pausing_is_repeatable_and_no_obstacle<H: Hypervisor>(hypervi
     machine.stop(deadline()).await.expect("a paused machine stops");
 }
 
+pub(super) async fn what_is_plugged_before_the_start_is_there<H: Hypervisor>(
+    hypervisor: &H,
+    spec: &MachineSpec,
+    image: &Path,
+) {
+    let deadline = || Deadline::after(PATIENCE);
+    let mut spec = spec.clone();
+    spec.starts_paused = true;
+    let machine = launch(hypervisor, &spec).await;
+    let cold = disk("cold", image);
+    machine.plug(&cold.clone().into(), deadline()).await.expect("there is room");
+    machine.resume(deadline()).await.expect("it starts");
+    let plugged = machine.plugged(deadline()).await.expect("it tells its devices");
+    assert_eq!(plugged.iter().collect::<Vec<_>>(), [&cold.id]);
+    machine.stop(deadline()).await.expect("it stops");
+}
+
 pub(super) async fn statistics_tell_of_the_machine<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec) {
     let machine = launch(hypervisor, spec).await;
     let statistics = machine.statistics(Deadline::after(PATIENCE)).await.expect("it tells them");

@@ -3,29 +3,42 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::share::Share;
-use crate::integration::report;
-use crate::test::Count;
+use crate::integration::plan::Test;
+use crate::integration::report::{Outcome, read_line};
+use crate::integration::runner;
+use crate::process;
 
 /// Enough for a machine of a test next to the layers that it is made of, which are in memory too.
 const MEMORY: &str = "3G";
 
-/// The longest that the whole suite may take.
-const DEADLINE: Duration = Duration::from_secs(25 * 60);
-
 /// From the start to the first line of the runner: ten seconds on an idle machine, minutes on a busy one.
-const BOOT_DEADLINE: Duration = Duration::from_secs(10 * 60);
+const BOOT_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
-/// Boots `image`, shows what its runner writes, and returns the sum that it ended with, if it did.
-pub(super) fn run(image: &Path, share: &Share, directory: &Path) -> Result<Option<Count>> {
+/// From one line of the runner to the next: it ends a test that takes too long, unless the whole host stands still.
+const LINE_DEADLINE: Duration = runner::DEADLINE.saturating_add(Duration::from_secs(60));
+
+/// What a nested host made of its tests.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// The outcomes of the first tests, of all of them unless there is a fault.
+    pub(super) outcomes: Vec<(Outcome, Duration)>,
+    /// How the host failed before its tests were through.
+    pub(super) fault: Option<String>,
+    /// Whether it came so far as to write a line.
+    pub(super) is_up: bool,
+}
+
+/// Boots `image`, shows what its runner writes, and reads from that what became of the tests.
+pub(super) fn run(image: &Path, share: &Share, directory: &Path, tests: &[Test]) -> Result<Run> {
     let console = directory.join("console");
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = process::bound("qemu-system-x86_64");
     processor(&mut command);
     boot(&mut command, image, &console);
     files(&mut command, share);
@@ -33,36 +46,47 @@ pub(super) fn run(image: &Path, share: &Share, directory: &Path) -> Result<Optio
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(directory.join("stderr"))?);
     let mut machine = Ended(command.spawn().context("cannot start QEMU")?);
     let output = machine.0.stdout.take().context("QEMU has no output")?;
+    let mut run = follow(&lines(output), tests);
+    run.fault = run.fault.map(|fault| format!("{fault}\n{}", last_words(directory)));
+    Ok(run)
+}
 
+/// The lines that somebody writes, as they come.
+fn lines(output: ChildStdout) -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n') {
             let Ok(line) = line else { return };
-            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            if sender.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
                 return;
             }
         }
     });
-    let started = Instant::now();
-    let mut count = None;
-    let mut deadline = BOOT_DEADLINE;
-    loop {
-        match lines.recv_timeout(deadline.saturating_sub(started.elapsed())) {
+    lines
+}
+
+/// Shows the lines of a runner, and gathers the outcomes until all are there or the host has failed.
+fn follow(lines: &Receiver<String>, tests: &[Test]) -> Run {
+    let mut run = Run { outcomes: Vec::new(), fault: None, is_up: false };
+    while let Some(test) = tests.get(run.outcomes.len()) {
+        let patience = if run.is_up { LINE_DEADLINE } else { BOOT_DEADLINE };
+        match lines.recv_timeout(patience) {
             Ok(line) => {
-                deadline = DEADLINE;
-                println!("{}", line.trim_end_matches('\r'));
-                count = report::sum(&line).or(count);
+                println!("{line}");
+                run.is_up = true;
+                run.outcomes.extend(read_line(&line, (run.outcomes.len() + 1, tests.len()), test));
             }
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => {
+                run.fault = Some("the nested host ended before its tests did".to_owned());
+                break;
+            }
             Err(RecvTimeoutError::Timeout) => {
-                bail!("the nested host took longer than {} s\n{}", deadline.as_secs(), last_words(directory))
+                run.fault = Some(format!("the nested host wrote nothing for {} s", patience.as_secs()));
+                break;
             }
         }
     }
-    if count.is_none() {
-        println!("{}", last_words(directory));
-    }
-    Ok(count)
+    run
 }
 
 /// A process that is ended when this is dropped.
@@ -122,8 +146,9 @@ fn devices(command: &mut Command, directory: &Path) -> Result<()> {
     for place in ["bus=port2", "bus=port3,addr=0.1"] {
         command.args(["-device", &format!("e1000e,{place}")]);
     }
-    for port in [4, 5] {
-        command.args(["-device", &format!("bochs-display,bus=port{port}")]);
+    // By the size of their memory a guest can tell one from the other.
+    for (port, memory) in [(4, "16M"), (5, "32M")] {
+        command.args(["-device", &format!("bochs-display,bus=port{port},vgamem={memory}")]);
     }
     Ok(())
 }
@@ -146,4 +171,37 @@ fn last_words(directory: &Path) -> String {
         lines[lines.len().saturating_sub(30)..].join("\n")
     };
     format!("the kernel's last lines:\n{}\nQEMU's:\n{}", end("console"), end("stderr"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::integration::report::line;
+
+    #[test]
+    fn a_host_that_ends_early_leaves_the_outcomes_so_far() {
+        let test = |name: &str| Test {
+            suite: "a::vm".into(),
+            name: name.into(),
+            program: "".into(),
+            directory: "".into(),
+        };
+        let tests = ["one", "two", "three"].map(test);
+        let (sender, lines) = channel();
+        let took = Duration::from_secs(1);
+        sender.send("nested host: up".to_owned()).unwrap();
+        sender.send(line((1, 3), &tests[0], &Outcome::Passed, took)).unwrap();
+        sender.send("[2/3] passed something else (1.0 s)".to_owned()).unwrap();
+        drop(sender);
+        let run = follow(&lines, &tests);
+        assert_eq!(run.outcomes, [(Outcome::Passed, took)]);
+        assert_eq!(run.fault.as_deref(), Some("the nested host ended before its tests did"));
+        assert!(run.is_up);
+
+        let (sender, lines) = channel();
+        sender.send(line((1, 1), &tests[0], &Outcome::Failed("exit status: 1".into()), took)).unwrap();
+        let run = follow(&lines, &tests[..1]);
+        assert_eq!(run.outcomes, [(Outcome::Failed("exit status: 1".into()), took)]);
+        assert_eq!(run.fault, None, "whether it goes on or not");
+    }
 }

@@ -1,12 +1,13 @@
 //! The real host's files for the nested one, by virtiofs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::apt::{self, Need};
+use crate::process;
 use crate::tools::{self, VIRTIOFSD};
 use crate::workspace::Workspace;
 
@@ -34,11 +35,15 @@ impl Share {
     pub(super) fn start(workspace: &Workspace, directory: &Path) -> Result<Self> {
         let program = program(workspace)?;
         let socket = directory.join("virtiofs.sock");
+        // Of the host before, if there was one.
+        if socket.exists() {
+            std::fs::remove_file(&socket).context("cannot remove the socket of another host")?;
+        }
         let mut argument = std::ffi::OsString::from("--socket-path=");
         argument.push(&socket);
         let is_root = rustix::process::geteuid().is_root();
         let sandbox = if is_root { "sandbox=chroot" } else { "sandbox=none" };
-        let mut command = Command::new(&program);
+        let mut command = process::bound(&program);
         command.arg(argument).args(["-o", "source=/", "-o", "cache=always", "-o", sandbox]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let daemon = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
