@@ -11,6 +11,7 @@ use crate::devices::Devices;
 use crate::error::Cause;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::passing::Passing;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::sizing::Sizing;
 use crate::storage::Shares;
@@ -31,6 +32,8 @@ pub(crate) struct Guest<M, A> {
     pub(crate) timing: Timing,
     /// Whether containers share one pid namespace.
     pub(crate) shared_pid_namespace: bool,
+    /// How devices of the host are passed.
+    pub(crate) passing: Arc<Passing>,
 }
 
 impl<M, A> Clone for Guest<M, A> {
@@ -45,6 +48,7 @@ impl<M, A> Clone for Guest<M, A> {
             ledger: self.ledger.clone(),
             timing: self.timing,
             shared_pid_namespace: self.shared_pid_namespace,
+            passing: self.passing.clone(),
         }
     }
 }

@@ -13,11 +13,13 @@ use serde_json::{Map, Value};
 use vc_device::Registry;
 use vc_types::{ContainerId, ProcessIdentity};
 
+use crate::passing::Passing;
+
 pub(crate) use container::{ContainerRecord, ExitRecord, FollowRecord, Phase};
 pub(crate) use machine::MachineRecord;
 
 /// The version that is written.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Why a text is no record.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) prepared: bool,
     pub(crate) hostname: String,
     pub(crate) shared_pid_namespace: bool,
+    /// How devices of the host are passed.
+    pub(crate) passing: Passing,
     /// The devices that were plugged, and their users.
     pub(crate) devices: Registry,
     /// What serves the shared directory; none before that was needed.
@@ -67,6 +71,7 @@ impl SandboxRecord {
             prepared: false,
             hostname,
             shared_pid_namespace,
+            passing: Passing::default(),
             devices: Registry::default(),
             share_server: None,
             containers: Vec::new(),
@@ -87,7 +92,14 @@ impl SandboxRecord {
         let Versioned { version } = serde_json::from_slice(text)?;
         match version {
             VERSION => Ok(serde_json::from_slice(text)?),
-            1 => Ok(serde_json::from_value(from_version_1(serde_json::from_slice(text)?))?),
+            1 | 2 => {
+                let mut record = serde_json::from_slice(text)?;
+                if version == 1 {
+                    from_version_1(&mut record);
+                }
+                from_version_2(&mut record)?;
+                Ok(serde_json::from_value(record.into())?)
+            }
             other => Err(InvalidRecord::Version(other)),
         }
     }
@@ -100,8 +112,7 @@ impl SandboxRecord {
 }
 
 /// Version 1 knew nothing of directories that are shared or copied, and containers had none.
-fn from_version_1(mut record: Map<String, Value>) -> Value {
-    record.insert("version".into(), VERSION.into());
+fn from_version_1(record: &mut Map<String, Value>) {
     record.insert("share_server".into(), Value::Null);
     let containers = record.get_mut("containers").and_then(Value::as_array_mut);
     for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -109,7 +120,13 @@ fn from_version_1(mut record: Map<String, Value>) -> Value {
             container.insert(list.into(), Value::Array(Vec::new()));
         }
     }
-    record.into()
+}
+
+/// Version 2 passed no devices of the host.
+fn from_version_2(record: &mut Map<String, Value>) -> Result<(), serde_json::Error> {
+    record.insert("version".into(), VERSION.into());
+    record.insert("passing".into(), serde_json::to_value(Passing::default())?);
+    Ok(())
 }
 
 #[cfg(test)]

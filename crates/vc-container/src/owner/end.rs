@@ -75,13 +75,8 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     /// Nobody has a handle any more.
     pub(super) async fn abandon(self) {
-        let stopped = self.guest.machine.stop(self.guest.timing.undo().deadline()).await;
-        // The shared directory goes before the sandbox's own, in which it is.
-        let mut left = match stopped {
-            Ok(_) => self.guest.shares.end(self.guest.timing.undo().deadline()).await,
-            Err(_) => Vec::new(),
-        };
-        left.extend(end(&*self.guest.machine, self.dir, &self.guest.timing).await);
+        let Guest { machine, shares, timing, .. } = &self.guest;
+        let mut left = end(&**machine, shares, self.dir, timing).await;
         if left.is_empty()
             && let Err(error) = self.guest.ledger.remove()
         {
