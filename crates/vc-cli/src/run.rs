@@ -31,7 +31,8 @@ pub(crate) async fn run(options: Run, config: Config) -> Result<u8, Failure> {
     let machine = MachinePlan::of(config, &oci)?;
     let shared = machine.shared_fs && rootfs::can_share();
     let storage = rootfs::storage(id.clone(), root, &oci, shared, rootfs::direct_volumes().as_ref())?;
-    let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
+    let mut spec = machine.sandbox(&name, runtime_dir(&name)?)?;
+    spec.ahead = Some(storage.clone());
     let qemu = machine.hypervisor();
     let streams = Streams::own(terminal, options.interactive);
     let streams = streams.map_err(|error| Failure::step("use the standard streams", error))?;

@@ -20,7 +20,7 @@ use crate::cli::{Create, Global};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::machine::MachinePlan;
-use crate::owner::{Answer, CREATOR, LOCK, Orders};
+use crate::owner::{self, Answer, CREATOR, LOCK, Orders};
 use crate::run::load_bundle;
 use crate::sys;
 
@@ -87,7 +87,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 fn order(orders: &Orders, lock: &File) -> Result<u32, Failure> {
     let failed = |error| Failure::step("start the owner of the container", error);
     let lock = lock.try_clone().map_err(failed)?.into();
-    let what = ["owner", orders.record.id.as_str()];
+    let what = [owner::COMMAND, orders.record.id.as_str()];
     let (mut owner, answer) = leave_behind(what, orders, vec![(lock, LOCK)]).map_err(failed)?;
     match answer {
         Some(Answer::Created) => Ok(owner.id()),

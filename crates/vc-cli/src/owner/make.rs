@@ -48,7 +48,8 @@ pub(super) async fn make(
     }
     let storage = storage(&orders.spec, &record, orders.machine.shared_fs)?;
     let streams = streams(&orders)?;
-    let machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;
+    let mut machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;
+    machine.ahead = Some(storage.clone());
     let hypervisor = orders.machine.hypervisor();
     let connector = Connector::default();
     let gone = || Failure::message("whoever asked for the container has gone");
