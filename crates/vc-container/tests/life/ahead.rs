@@ -72,7 +72,7 @@ async fn what_cannot_be_plugged_ahead_fails_the_containers_creation_and_only_tha
 async fn a_container_that_fails_later_gives_back_what_was_plugged_ahead() {
     let bench = bench(FakeHypervisor::default());
     let sandbox = bench.sandbox().await.unwrap();
-    assert_eq!(bench.disks().len(), 1);
+    assert_eq!(bench.disks().len(), 2);
     bench.missing_command(&sandbox, "web").await.unwrap_err();
     bench.assert_no_container("after the failure");
     sandbox.stop().await.unwrap();
@@ -93,7 +93,7 @@ async fn the_next_owner_gives_back_what_was_plugged_for_a_container_that_never_c
     let sandbox = bench.sandbox().await.unwrap();
     // Its record has all devices.
     bench.own_container(&sandbox, "other").await.unwrap();
-    assert_eq!(bench.disks().len(), 2);
+    assert_eq!(bench.disks().len(), 3);
     sandbox.leave().await;
     let connector = FakeConnector::new(&bench.agent);
     let recovered = Sandbox::recover(&bench.hypervisor, &connector, &state, bench.spec.timing).await.unwrap();

@@ -112,7 +112,7 @@ async fn a_group_is_plugged_and_told_by_the_guests_numbers_and_goes_with_its_con
     let bench = host.bench();
     let sandbox = bench.sandbox().await.unwrap();
     let web = bench.container_of(&sandbox, "web", with_nodes("web", &[GPU])).await.unwrap();
-    assert_eq!(bench.disks().len(), 3, "the layers, the GPU and its audio function");
+    assert_eq!(bench.disks().len(), 4, "two layers, the GPU and its audio function");
     let request = bench.agent.request(&id("web")).unwrap();
     assert_eq!(annotation(&request, "cdi.k8s.io/vfio12").as_deref(), Some("nvidia.com/gpu=0"));
     assert_eq!(
@@ -125,8 +125,8 @@ async fn a_group_is_plugged_and_told_by_the_guests_numbers_and_goes_with_its_con
     assert_eq!(rules, [Some(229)], "only that of another device is left");
     let [device] = &*request.devices else { panic!("{:?}", request.devices) };
     assert_eq!((device.kind.as_str(), device.container_path.as_str()), ("vfio-pci-gk", "/dev/vfio/12"));
-    // Behind the ports after that of the layers.
-    assert_eq!(device.options, ["0000:3b:00.0=08.1/00", "0000:3b:00.1=08.2/00"]);
+    // Behind the ports after those of the layers.
+    assert_eq!(device.options, ["0000:3b:00.0=08.2/00", "0000:3b:00.1=08.3/00"]);
     web.stop().await.unwrap();
     bench.assert_no_container("after the stop");
     sandbox.stop().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_guest_that_hands_them_on_by_vfio_gets_the_nodes_and_must_know_how() {
             let request = bench.agent.request(&id("web")).unwrap();
             assert_eq!(nodes(&request), ["/dev/vfio/20", "/dev/vfio/vfio"].map(PathBuf::from));
             assert_eq!(annotation(&request, "cdi.k8s.io/vfio20"), None);
-            assert_eq!(request.devices[0].options, ["0000:81:00.0=08.1/00"]);
+            assert_eq!(request.devices[0].options, ["0000:81:00.0=08.2/00"]);
         } else {
             let error = made.unwrap_err();
             assert!(matches!(refused(&error), PassError::NoHandler("vfio-pci")), "{error:?}");
@@ -211,7 +211,7 @@ async fn the_pause_container_gets_none() {
         let mut oci = with_nodes("pause", &[GPU]);
         oci.set_annotations(Some([(key.to_owned(), "sandbox".to_owned())].into()));
         let pause = bench.container_of(&sandbox, "pause", oci).await.unwrap();
-        assert_eq!(bench.disks().len(), 1, "its layers");
+        assert_eq!(bench.disks().len(), 2, "its layers");
         let request = bench.agent.request(&id("pause")).unwrap();
         assert_eq!((annotation(&request, "cdi.k8s.io/vfio12"), nodes(&request)), (None, vec![]));
         pause.stop().await.unwrap();
