@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use explain::Explain;
-pub(crate) use oci::{Create, Delete, Events, Exec, Id, Kill, List, ListFormat, MakeSpec, Owner, Ps, Update};
+pub(crate) use oci::{Create, Delete, Events, Exec, Id, Kill, List, ListFormat, MakeSpec, Ps, Update};
 pub(crate) use run::{Machine, Rootfs, Run};
 
 /// Runs OCI containers inside QEMU virtual machines.
@@ -125,12 +125,6 @@ pub(crate) enum Command {
     },
     /// Print the manual page of vc, or of a command: `vc man run | man -l -`
     Man(Man),
-    /// Stay with a process that was executed: what `exec --detach` leaves behind
-    #[command(hide = true)]
-    Attend(Owner),
-    /// Own a container: what `create` leaves behind
-    #[command(hide = true)]
-    Owner(Owner),
 }
 
 #[cfg(test)]

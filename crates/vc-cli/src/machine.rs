@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
-use vc_container::{SandboxSpec, Timing};
+use vc_container::{Passing, SandboxSpec, Timing};
+use vc_device::{Port, VfioMode, VfioPolicy};
 use vc_hypervisor::{Accelerator, MachineSpec, MemoryGrowth};
 use vc_qemu::{MachineType, Qemu, QemuConfig};
 use vc_types::{HostPath, MiB, SandboxId};
@@ -37,6 +38,7 @@ pub(crate) struct MachinePlan {
     vsock_program: PathBuf,
     /// Whether directories may be shared with it.
     pub(crate) shared_fs: bool,
+    passing: Passing,
     /// How long the agent may take to answer, and the creation of a container.
     boot: Duration,
     create: Duration,
@@ -81,6 +83,7 @@ impl MachinePlan {
             qemu: config.text("hypervisor.qemu.path").into(),
             vsock_program: guest_image::program(config.text("hypervisor.qemu.vsock_daemon")),
             shared_fs: shared_fs(config)?,
+            passing: passing(config)?,
             boot: seconds(config, "agent.kata.dial_timeout")?,
             create: seconds(config, "runtime.create_container_timeout")?,
         })
@@ -112,7 +115,8 @@ impl MachinePlan {
         machine.kernel_params.clone_from(&self.kernel_params);
         machine.hotplug_ports = self.ports;
         let timing = Timing { boot: self.boot, create: self.create, ..Timing::default() };
-        Ok(SandboxSpec { hostname: "vc".into(), timing, ..SandboxSpec::new(machine) })
+        let passing = self.passing.clone();
+        Ok(SandboxSpec { hostname: "vc".into(), timing, passing, ..SandboxSpec::new(machine) })
     }
 }
 
@@ -194,6 +198,16 @@ fn shared_fs(config: &Config) -> Result<bool, Failure> {
         "none" => Ok(false),
         other => Err(config.invalid(key, format!("{other:?} is none of virtio-fs and none"))),
     }
+}
+
+fn passing(config: &Config) -> Result<Passing, Failure> {
+    let (port, mode) = ("hypervisor.qemu.hot_plug_vfio", "runtime.vfio_mode");
+    let hot_plug = Port::parse_setting(config.text(port)).map_err(|error| config.invalid(port, error))?;
+    if hot_plug.is_some_and(|hot_plug| hot_plug != Port::RootPort) {
+        return Err(config.invalid(port, "the machine has root ports only"));
+    }
+    let mode = config.text(mode).parse::<VfioMode>().map_err(|error| config.invalid(mode, error))?;
+    Ok(Passing { policy: VfioPolicy { cold_plug: None, hot_plug, mode }, ..Passing::default() })
 }
 
 fn seconds(config: &Config, key: &str) -> Result<Duration, Failure> {

@@ -35,6 +35,10 @@ use oci::report::FAILED;
 
 fn main() -> ExitCode {
     let start = Instant::now();
+    if let Some(stay) = left_behind() {
+        sys::hold_little_memory();
+        return stay();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -60,9 +64,6 @@ fn main() -> ExitCode {
             let shown = Config::load(&cli.global, &options).and_then(|config| config::show(&config));
             return shown.map_or_else(|failure| failure.with_code(FAILED).report(), |()| ExitCode::SUCCESS);
         }
-        // Its log is in the container's directory.
-        Command::Owner(_) => return owner::own(),
-        Command::Attend(_) => return oci::attend_as_ordered(),
         Command::Create(options) => Oci::Create(options),
         Command::Start(options) => Oci::Start(options),
         Command::State(options) => Oci::State(options),
@@ -81,6 +82,17 @@ fn main() -> ExitCode {
     };
     log::to_stderr(None, log::level(cli.global.debug));
     oci::run(&cli.global, oci)
+}
+
+/// What `create` and `exec --detach` leave behind: a process that lives as long as a container does. All that the
+/// command line takes to be read would stay in its memory. The argument after is for those who list processes.
+fn left_behind() -> Option<fn() -> ExitCode> {
+    match std::env::args_os().nth(1)?.to_str()? {
+        // Its log is in the container's directory.
+        owner::COMMAND => Some(owner::own),
+        oci::ATTEND => Some(oci::attend_as_ordered),
+        _ => None,
+    }
 }
 
 fn run(global: &Global, options: Run, start: Instant) -> ExitCode {

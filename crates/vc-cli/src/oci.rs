@@ -32,6 +32,9 @@ use crate::failure::Failure;
 use protocol::Ask;
 use root::Root;
 
+/// What a process is told to do that stays with an executed process.
+pub(crate) const ATTEND: &str = "attend";
+
 /// One of the commands.
 #[derive(Debug)]
 pub(crate) enum Oci {

@@ -43,6 +43,8 @@ use crate::sys;
 pub(crate) use orders::{Answer, Member, Orders};
 pub(crate) use place::{Mover, Place, movements};
 
+/// What the process is told to do.
+pub(crate) const COMMAND: &str = "owner";
 /// The descriptor under which the creator is reached.
 pub(crate) const CREATOR: RawFd = 3;
 /// The descriptor of the container's lock.
@@ -80,7 +82,8 @@ fn run(mut creator: UnixStream, orders: Orders, lock: Lock, mover: Mover) -> Exi
     if let Err(failure) = log::to_file(&dir.log_file(), log::level(orders.debug)) {
         return fail(&mut creator, failure);
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    // One thread for all: there is little to do, and each one costs memory.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&mut creator, Failure::step("start", error)),
     };
@@ -90,6 +93,8 @@ fn run(mut creator: UnixStream, orders: Orders, lock: Lock, mover: Mover) -> Exi
         .and_then(|signals| Ok((runtime.block_on(make::make(orders, &dir, &creator, mover))?, signals)));
     let exit = match made {
         Ok(((pod, made), signals)) => {
+            // Orders, plans and specifications, and what made the container of them, are needed no more.
+            sys::give_memory_back();
             let code = runtime.block_on(serve::serve(pod, made, signals, &mut creator));
             drop(lock);
             code.map_or_else(|failure| fail(&mut creator, failure), ExitCode::from)

@@ -34,7 +34,8 @@ pub(crate) async fn run(options: Run, config: Config) -> Result<u8, Failure> {
     let volumes = rootfs::direct_volumes();
     let around = Surroundings { direct_volumes: volumes.as_ref(), ..Surroundings::default() };
     let storage = rootfs::storage(id.clone(), root, &oci, rootfs::policy(shared, &oci)?, &around)?;
-    let spec = machine.sandbox(&name, runtime_dir(&name)?)?;
+    let mut spec = machine.sandbox(&name, runtime_dir(&name)?)?;
+    spec.ahead = Some(storage.clone());
     let qemu = machine.hypervisor();
     let streams = Streams::own(terminal, options.interactive);
     let streams = streams.map_err(|error| Failure::step("use the standard streams", error))?;

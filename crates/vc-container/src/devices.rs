@@ -59,14 +59,24 @@ impl Devices {
         registry.devices().filter_map(|device| registry.source(device)).map(DeviceSource::identity).collect()
     }
 
+    /// What of the host the machine has plugged, and where the guest finds it.
+    pub(crate) fn located(&self) -> Vec<(DeviceIdentity, GuestLocation)> {
+        let registry = self.registry();
+        let located = |device: &DeviceId| {
+            let Some(DeviceState::Plugged(location)) = registry.state(device) else { return None };
+            Some((registry.source(device)?.identity(), location.clone()))
+        };
+        registry.devices().filter_map(located).collect()
+    }
+
     /// The uses of a container, for whoever lost them with the owner before.
     pub(crate) fn handles(&self, container: &ContainerId) -> Vec<Handle> {
         self.registry().handles(container)
     }
 
-    /// Whether a container uses the device.
-    pub(crate) fn is_used(&self, device: &DeviceId) -> bool {
-        self.registry().uses(device).next().is_some()
+    /// Whether a container that `is_known` uses the device. Others were to be created.
+    pub(crate) fn is_used_by(&self, device: &DeviceId, is_known: impl Fn(&ContainerId) -> bool) -> bool {
+        self.registry().uses(device).any(|used| is_known(&used.container))
     }
 
     /// Forgets a device, and its uses, that the machine does not have.

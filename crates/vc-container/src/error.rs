@@ -3,7 +3,7 @@
 use std::fmt;
 
 use vc_agent::{AgentError, Call, ProcessRef};
-use vc_device::{AttachError, ReportError};
+use vc_device::{AttachError, ReportError, VfioFunction};
 use vc_hypervisor::{
     ControlError, LaunchError, MachineExit, OneLine, PlugError, ResizeError, StopError, UnplugError,
 };
@@ -13,6 +13,7 @@ use vc_types::{ContainerId, DeviceId, HostPath};
 
 use crate::annotations::InvalidAnnotation;
 use crate::guest_spec::SpecError;
+use crate::passing::PassError;
 use crate::sizing::SizeError;
 use crate::state::{Refused, State};
 use crate::storage::{CopyFailed, ImageFailed};
@@ -40,6 +41,13 @@ pub enum Step {
         device: DeviceId,
         /// What it carries, the top layer first.
         layers: Vec<HostPath>,
+    },
+    /// Plug a device of the host.
+    Pass {
+        /// What it is called in the machine.
+        device: DeviceId,
+        /// Which.
+        function: VfioFunction,
     },
     /// Make an image for the container to write to.
     MakeImage(HostPath),
@@ -102,6 +110,7 @@ impl fmt::Display for Step {
                 [layer] => write!(f, "plug layer {layer} as {device}"),
                 layers => write!(f, "plug {} layers as {device}", layers.len()),
             },
+            Self::Pass { device, function } => write!(f, "pass {function} of the host as {device}"),
             Self::MakeImage(path) => write!(f, "make the image {path}"),
             Self::RemoveImage(path) => write!(f, "remove the image {path}"),
             Self::Attach(id) => write!(f, "attach a device to container {id}"),
@@ -192,6 +201,9 @@ pub enum Cause {
     /// There is no plan for the container.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Devices of the host cannot be passed.
+    #[error(transparent)]
+    Pass(#[from] PassError),
     /// A disk of the plan cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

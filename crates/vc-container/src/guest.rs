@@ -11,6 +11,7 @@ use crate::devices::Devices;
 use crate::error::Cause;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::passing::Passing;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::sizing::Sizing;
 use crate::storage::{Shares, Volumes};
@@ -32,6 +33,8 @@ pub(crate) struct Guest<M, A> {
     pub(crate) timing: Timing,
     /// Whether containers share one pid namespace.
     pub(crate) shared_pid_namespace: bool,
+    /// How devices of the host are passed.
+    pub(crate) passing: Arc<Passing>,
 }
 
 impl<M, A> Clone for Guest<M, A> {
@@ -47,6 +50,7 @@ impl<M, A> Clone for Guest<M, A> {
             ledger: self.ledger.clone(),
             timing: self.timing,
             shared_pid_namespace: self.shared_pid_namespace,
+            passing: self.passing.clone(),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! state. Every step that changed the world pushed its inverse to an undo list first.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod annotations;
 mod container;
 mod devices;
@@ -21,6 +22,8 @@ mod ledger;
 mod limits;
 mod metrics;
 mod owner;
+mod passing;
+mod plug;
 mod process;
 mod record;
 mod recover;
@@ -39,6 +42,7 @@ pub use container::{Container, ContainerSpec, ForcedStop, Stream};
 pub use error::{Cause, Leftover, OperationError, Step};
 pub use guest_spec::{GuestFeatures, SpecError, guest_process, guest_spec};
 pub use metrics::StepMetrics;
+pub use passing::{PassError, Passing};
 pub use process::Process;
 pub use record::InvalidRecord;
 pub use recover::{CleanedUp, Lost, Recovered};

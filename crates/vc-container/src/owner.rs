@@ -26,6 +26,7 @@ use vc_agent::Agent;
 use vc_hypervisor::{Machine, MachineExit};
 use vc_types::ContainerId;
 
+use crate::ahead::Ahead;
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
 use crate::runtime_dir::RuntimeDir;
@@ -42,6 +43,8 @@ type Conclusion<M, A> = Box<dyn FnOnce(&mut Owner<M, A>) + Send>;
 pub(crate) struct Owner<M, A> {
     guest: Guest<M, A>,
     containers: BTreeMap<ContainerId, Record>,
+    /// What was done for a container that is still to be created.
+    ahead: Option<Ahead>,
     work: JoinSet<Conclusion<M, A>>,
     /// How many processes were made known; tells one from an earlier one of the same name.
     generation: u64,
@@ -60,12 +63,13 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     pub(crate) fn new(
         guest: Guest<M, A>,
         dir: RuntimeDir,
-        containers: BTreeMap<ContainerId, Record>,
+        (containers, ahead): (BTreeMap<ContainerId, Record>, Option<Ahead>),
         publisher: channel::Sender<SandboxStatus>,
     ) -> Self {
         Self {
             guest,
             containers,
+            ahead,
             work: JoinSet::new(),
             // Those of recovered processes are 0.
             generation: 0,

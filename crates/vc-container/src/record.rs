@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use vc_device::Registry;
 use vc_types::{ContainerId, ProcessIdentity};
 
+use crate::passing::Passing;
 use crate::storage::VolumeUse;
 
 pub(crate) use container::{ContainerRecord, ExitRecord, FollowRecord, Phase};
@@ -46,6 +47,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) prepared: bool,
     pub(crate) hostname: String,
     pub(crate) shared_pid_namespace: bool,
+    /// How devices of the host are passed.
+    pub(crate) passing: Passing,
     /// The devices that were plugged, and their users.
     pub(crate) devices: Registry,
     /// What serves the shared directory; none before that was needed.
@@ -71,6 +74,7 @@ impl SandboxRecord {
             prepared: false,
             hostname,
             shared_pid_namespace,
+            passing: Passing::default(),
             devices: Registry::default(),
             share_server: None,
             volumes: Vec::new(),
@@ -92,8 +96,14 @@ impl SandboxRecord {
         let Versioned { version } = serde_json::from_slice(text)?;
         match version {
             VERSION => Ok(serde_json::from_slice(text)?),
-            2 => Ok(serde_json::from_value(from_version_2(serde_json::from_slice(text)?))?),
-            1 => Ok(serde_json::from_value(from_version_1(serde_json::from_slice(text)?))?),
+            1 | 2 => {
+                let mut record = serde_json::from_slice(text)?;
+                if version == 1 {
+                    from_version_1(&mut record);
+                }
+                from_version_2(&mut record)?;
+                Ok(serde_json::from_value(record.into())?)
+            }
             other => Err(InvalidRecord::Version(other)),
         }
     }
@@ -106,7 +116,7 @@ impl SandboxRecord {
 }
 
 /// Version 1 knew nothing of directories that are shared or copied, and containers had none.
-fn from_version_1(mut record: Map<String, Value>) -> Value {
+fn from_version_1(record: &mut Map<String, Value>) {
     record.insert("share_server".into(), Value::Null);
     let containers = record.get_mut("containers").and_then(Value::as_array_mut);
     for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -114,14 +124,14 @@ fn from_version_1(mut record: Map<String, Value>) -> Value {
             container.insert(list.into(), Value::Array(Vec::new()));
         }
     }
-    from_version_2(record)
 }
 
-/// Version 2 told no CSI driver of a sandbox.
-fn from_version_2(mut record: Map<String, Value>) -> Value {
+/// Version 2 passed no devices of the host, and told no CSI driver of a sandbox.
+fn from_version_2(record: &mut Map<String, Value>) -> Result<(), serde_json::Error> {
     record.insert("version".into(), VERSION.into());
+    record.insert("passing".into(), serde_json::to_value(Passing::default())?);
     record.insert("volumes".into(), Value::Array(Vec::new()));
-    record.into()
+    Ok(())
 }
 
 #[cfg(test)]

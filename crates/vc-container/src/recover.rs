@@ -100,11 +100,12 @@ impl Sandbox {
                     ledger,
                     timing,
                     shared_pid_namespace: record.shared_pid_namespace,
+                    passing: Arc::new(record.passing.clone()),
                 };
                 guest.resume_shares(&record).await;
                 let containers = guest.reconcile(record.containers).await;
                 let dir = RuntimeDir::adopt(&spec.runtime_dir);
-                Ok(Recovered::Resumed(Self::of(guest, dir, containers, &spec.id)))
+                Ok(Recovered::Resumed(Self::of(guest, dir, (containers, None), &spec.id)))
             }
             Err(reason) => {
                 let left = clean_up(hypervisor, &store, &record, &timing).await;

@@ -10,6 +10,7 @@ use vc_device::DeviceIdentity;
 use vc_hypervisor::{Hypervisor, Machine, MachineExit, MachineSpec, Statistics};
 use vc_types::{ContainerId, Deadline, GuestPath, HostPath, SandboxId};
 
+use crate::ahead::{self, Ahead};
 use crate::container::{Container, ContainerSpec};
 use crate::devices::Devices;
 use crate::error::{Cause, Leftover, OperationError, Step};
@@ -17,13 +18,14 @@ use crate::guest::Guest;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, StepMetrics};
 use crate::owner::{Owner, Record, Request};
+use crate::passing::Passing;
 use crate::record::{MachineRecord, SandboxRecord};
 use crate::runtime_dir::RuntimeDir;
 use crate::sizing::Sizing;
 use crate::status::SandboxStatus;
-use crate::storage::{Shares, Volumes};
+use crate::storage::{ContainerStorage, Shares, Volumes};
 use crate::store::{Store, StoreError};
-use crate::timing::Timing;
+use crate::timing::{Budget, Timing};
 
 /// How many requests may wait for the owner; it never works on one, so this is never long.
 const QUEUE: usize = 32;
@@ -43,13 +45,27 @@ pub struct SandboxSpec {
     /// then outlives its owner. The directory must not exist yet, its parent must; the sandbox makes and
     /// removes it. None if the machine is to die with its owner.
     pub state_dir: Option<HostPath>,
+    /// How devices of the host are passed to its containers.
+    pub passing: Passing,
+    /// What a container needs that is sure to be created: its disks are plugged and its directories get served
+    /// while the guest boots. It holds them from its creation on, which fails where they cannot be had; no other
+    /// container is in its way.
+    pub ahead: Option<ContainerStorage>,
 }
 
 impl SandboxSpec {
     /// A sandbox with this machine, whose host name is its id. Every field may be changed.
     pub fn new(machine: MachineSpec) -> Self {
         let hostname = machine.id.to_string();
-        Self { machine, hostname, timing: Timing::default(), shared_pid_namespace: false, state_dir: None }
+        Self {
+            machine,
+            hostname,
+            timing: Timing::default(),
+            shared_pid_namespace: false,
+            state_dir: None,
+            passing: Passing::default(),
+            ahead: None,
+        }
     }
 }
 
@@ -117,24 +133,33 @@ impl Sandbox {
         let span = tracing::info_span!("launch", sandbox = %spec.machine.id);
         let launched = metrics.step("launch", span, launch).await;
         let machine = launched.map_err(|error| OperationError::new(Step::Launch, error))?;
-        match prepare_guest(&machine, connector, spec, &metrics, &ledger).await {
-            Ok(agent) => {
+        let shares = Shares::new(&spec.machine.runtime_dir, ledger.clone());
+        let devices = Devices::default();
+        let boot = prepare_guest(&machine, connector, spec, &metrics, &ledger);
+        let ahead = async {
+            let storage = spec.ahead.as_ref()?;
+            let budget = Budget::of(spec.timing.boot);
+            Some(ahead::prepare(storage, &machine, (&devices, &shares), &metrics, budget).await)
+        };
+        match futures::future::try_join(boot, async { Ok(ahead.await) }).await {
+            Ok((agent, ahead)) => {
                 let guest = Guest {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
-                    devices: Arc::new(Devices::default()),
-                    shares: Arc::new(Shares::new(&spec.machine.runtime_dir, ledger.clone())),
+                    devices: Arc::new(devices),
+                    shares: Arc::new(shares),
                     volumes: Arc::new(Volumes::new(spec.machine.id.clone(), Vec::new())),
                     sizing: Arc::new(Sizing::new(&spec.machine)),
                     metrics,
                     ledger,
                     timing: spec.timing,
                     shared_pid_namespace: spec.shared_pid_namespace,
+                    passing: Arc::new(spec.passing.clone()),
                 };
-                Ok(Self::of(guest, dir, BTreeMap::new(), &spec.machine.id))
+                Ok(Self::of(guest, dir, (BTreeMap::new(), ahead), &spec.machine.id))
             }
             Err(mut error) => {
-                error.left = end(&machine, dir, &spec.timing).await;
+                error.left = end(&machine, &shares, dir, &spec.timing).await;
                 Err(error)
             }
         }
@@ -144,13 +169,13 @@ impl Sandbox {
     pub(crate) fn of<M: Machine, A: Agent>(
         guest: Guest<M, A>,
         dir: RuntimeDir,
-        containers: BTreeMap<ContainerId, Record>,
+        (containers, ahead): (BTreeMap<ContainerId, Record>, Option<Ahead>),
         id: &SandboxId,
     ) -> Self {
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (publisher, status) = watch::channel(SandboxStatus::default());
         let (metrics, devices) = (guest.metrics.clone(), guest.devices.clone());
-        let owner = Owner::new(guest, dir, containers, publisher);
+        let owner = Owner::new(guest, dir, (containers, ahead), publisher);
         owner.publish();
         tokio::spawn(owner.run(receiver).instrument(tracing::info_span!("sandbox", %id)));
         Self { requests, status, metrics, devices }
@@ -340,7 +365,8 @@ impl Drop for Unfinished {
 fn open_ledger(spec: &SandboxSpec, metrics: &Metrics) -> Result<Ledger, StoreError> {
     let Some(dir) = &spec.state_dir else { return Ok(Ledger::default()) };
     let machine = MachineRecord::from(&spec.machine);
-    let record = SandboxRecord::new(machine, spec.hostname.clone(), spec.shared_pid_namespace);
+    let mut record = SandboxRecord::new(machine, spec.hostname.clone(), spec.shared_pid_namespace);
+    record.passing = spec.passing.clone();
     let store = Store::create(dir)?;
     match store.write(&record) {
         Ok(()) => Ok(Ledger::new(store, record, metrics.clone())),
@@ -352,12 +378,19 @@ fn open_ledger(spec: &SandboxSpec, metrics: &Metrics) -> Result<Ledger, StoreErr
     }
 }
 
-/// Ends the machine by force and removes the directory; what fails is told.
-pub(crate) async fn end(machine: &impl Machine, mut dir: RuntimeDir, timing: &Timing) -> Vec<Leftover> {
-    let mut left = Vec::new();
-    if let Err(error) = machine.stop(timing.undo().deadline()).await {
-        left.push(Leftover { step: Step::StopMachine, cause: error.into() });
-    }
+/// Ends the machine by force and removes what is shared and the directory; what fails is told.
+pub(crate) async fn end(
+    machine: &impl Machine,
+    shares: &Shares,
+    mut dir: RuntimeDir,
+    timing: &Timing,
+) -> Vec<Leftover> {
+    let budget = timing.undo();
+    // The shared directory goes before the sandbox's own, in which it is, and after the guest that uses it.
+    let mut left = match machine.stop(budget.deadline()).await {
+        Ok(_) => shares.end(budget.deadline()).await,
+        Err(error) => vec![Leftover { step: Step::StopMachine, cause: error.into() }],
+    };
     if let Err(error) = dir.remove() {
         left.push(Leftover { step: Step::RemoveRuntimeDir(dir.path().clone()), cause: error.into() });
     }

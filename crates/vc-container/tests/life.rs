@@ -4,6 +4,8 @@
 #[expect(dead_code, reason = "a look at what is real is for others")]
 mod faulty;
 
+#[path = "life/ahead.rs"]
+mod ahead;
 #[path = "life/bench.rs"]
 mod bench;
 #[path = "life/defects.rs"]
@@ -14,6 +16,8 @@ mod faults;
 mod ghosts;
 #[path = "life/model.rs"]
 mod model;
+#[path = "life/passing.rs"]
+mod passing;
 #[path = "life/recovery.rs"]
 mod recovery;
 #[path = "life/rules.rs"]

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use vc_types::DeviceNumber;
 
 use crate::request::NodeKind;
@@ -15,7 +16,8 @@ pub use group::{GroupMember, IommuGroup};
 pub use pci::{PciClass, PciFunction};
 
 /// The kernel's device tree: `/sys`, or a copy of a part of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Sysfs {
     root: PathBuf,
 }

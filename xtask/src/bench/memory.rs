@@ -110,7 +110,8 @@ fn config() -> Result<Vec<u8>> {
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs", "readonly": true},
         "process": {"args": ["sleep", "86400"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"}]},
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"},
+            {"type": "network"}]},
     });
     Ok(serde_json::to_vec(&config)?)
 }

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::sleep;
-use vc_types::Deadline;
+use vc_types::{ContainerId, Deadline};
 
 use super::fault::{Fault, Plan};
 use super::process::Program;
 use super::world::{Left, World};
-use crate::{AgentError, Call, ExitStatus, Interface, Neighbor, ProcessRef, Signal, TerminalSize};
+use crate::{
+    AgentError, Call, CreateContainer, ExitStatus, Interface, Neighbor, ProcessRef, Signal, TerminalSize,
+};
 
 /// An agent without a guest. Clones are the same agent.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +79,18 @@ impl FakeAgent {
     pub fn plugged_processors(self, count: u32) -> Self {
         self.state().world.plugged_processors = count;
         self
+    }
+
+    /// Makes the guest's agent one that gives containers devices of this kind.
+    #[must_use]
+    pub fn device_kind(self, kind: &str) -> Self {
+        self.state().world.device_kinds.push(kind.to_owned());
+        self
+    }
+
+    /// What a container that is in the guest was asked for as.
+    pub fn request(&self, id: &ContainerId) -> Option<CreateContainer> {
+        self.state().world.request(id).cloned()
     }
 
     /// The neighbours that the guest was told of.

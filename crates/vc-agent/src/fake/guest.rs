@@ -19,9 +19,10 @@ impl Guest for FakeAgent {
     }
 
     async fn details(&self, deadline: Deadline) -> Done<GuestDetails> {
-        let act = |_: &mut State| {
+        let act = |state: &mut State| {
             Some(Ok(GuestDetails {
                 version: "fake".to_owned(),
+                devices: state.world.device_kinds.clone(),
                 storages: StorageDriver::ALL.map(|driver| driver.name().to_owned()).into(),
                 memory_block: Some(128 << 20),
                 ..GuestDetails::default()

@@ -41,6 +41,8 @@ pub(super) struct World {
     /// Those that were plugged and are not in use yet.
     pub(super) plugged_processors: u32,
     pub(super) programs: HashMap<String, Program>,
+    /// The kinds of device that containers can be given.
+    pub(super) device_kinds: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,10 @@ impl World {
             containers: self.containers.keys().cloned().collect(),
             mounts: self.mounts.points(),
         }
+    }
+
+    pub(super) fn request(&self, id: &ContainerId) -> Option<&CreateContainer> {
+        self.containers.get(id).map(|container| &container.request)
     }
 
     pub(super) fn create_sandbox(&mut self, request: &CreateSandbox) -> Done {
@@ -95,6 +101,10 @@ impl World {
         }
         if self.containers.contains_key(&request.id) {
             return Err(AgentError::ContainerExists { detail: request.id.to_string() });
+        }
+        if let Some(device) = request.devices.iter().find(|device| !self.device_kinds.contains(&device.kind))
+        {
+            return refused(call, &format!("no device handler for {:?}", device.kind));
         }
         self.mounts.add(call, &request.storages)?;
         match self.process(call, request, request.spec.process().as_ref()) {

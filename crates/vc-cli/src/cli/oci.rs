@@ -226,10 +226,3 @@ pub(crate) struct MakeSpec {
     #[arg(short = 'b', long, value_name = "DIR", default_value = ".")]
     pub(crate) bundle: PathBuf,
 }
-
-#[derive(Args, Debug)]
-pub(crate) struct Owner {
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    pub(crate) id: ContainerId,
-}

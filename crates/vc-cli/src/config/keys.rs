@@ -36,7 +36,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Key> {
 }
 
 /// By sections, in the order in which they are printed.
-pub(crate) const KEYS: [Key; 18] = [
+pub(crate) const KEYS: [Key; 20] = [
     Key {
         name: "hypervisor.qemu.path",
         variable: "VC_QEMU",
@@ -122,6 +122,13 @@ pub(crate) const KEYS: [Key; 18] = [
         about: "How many devices that need a port of PCI Express can be plugged at one time",
     },
     Key {
+        name: "hypervisor.qemu.hot_plug_vfio",
+        variable: "VC_HOT_PLUG_VFIO",
+        default: r#""no-port""#,
+        annotation: Some("io.katacontainers.config.hypervisor.hot_plug_vfio"),
+        about: "Where devices of the host go that a container asks for by /dev/vfio: root-port, or no-port to refuse them",
+    },
+    Key {
         name: "hypervisor.qemu.shared_fs",
         variable: "VC_SHARED_FS",
         default: r#""virtio-fs""#,
@@ -155,6 +162,13 @@ pub(crate) const KEYS: [Key; 18] = [
         default: "60",
         annotation: Some("io.katacontainers.config.runtime.create_container_timeout"),
         about: "Seconds that the creation of a container may take in a machine that is there",
+    },
+    Key {
+        name: "runtime.vfio_mode",
+        variable: "VC_VFIO_MODE",
+        default: r#""guest-kernel""#,
+        annotation: Some("io.katacontainers.config.runtime.vfio_mode"),
+        about: "Who drives such devices in the guest: guest-kernel, or vfio for the container itself",
     },
     Key {
         name: "runtime.enable_debug",

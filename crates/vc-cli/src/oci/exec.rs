@@ -68,7 +68,7 @@ pub(crate) fn ps(root: &Root, options: &Ps) -> Result<u8, Failure> {
 fn left_behind(options: &Exec, orders: &Orders) -> Result<u8, Failure> {
     let failed = |error| Failure::step("start what stays with the process", error);
     let (child, answer) =
-        leave_behind(["attend", options.id.as_str()], orders, Vec::new()).map_err(failed)?;
+        leave_behind([super::ATTEND, options.id.as_str()], orders, Vec::new()).map_err(failed)?;
     match answer {
         Some(Answer::Created) => write_pid(options.pid_file.as_deref(), child.id()).map(|()| 0),
         Some(Answer::Failed { code, message }) => Err(Failure::message(message).with_code(code)),

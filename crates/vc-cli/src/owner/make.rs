@@ -50,6 +50,7 @@ pub(super) async fn make(
     let storage = storage(&orders.spec, &record, rootfs::policy(shared_fs, &orders.spec)?, None)?;
     let (streams, console) = streams(&orders)?;
     let mut machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;
+    machine.ahead = Some(storage.clone());
     let place = Place::of(&record.rootfs, &record.bundle, &orders.spec);
     let (spec, hostname) = namespaces::of_first(orders.spec);
     machine.hostname = hostname.unwrap_or(machine.hostname);

@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
-use vc_agent::{Agent, AgentError, Call, CreateContainer};
-use vc_device::{AttachStep, GuestLocation};
-use vc_hypervisor::{Machine, PlugError};
-use vc_storage::{DirectVolumes, DiskPlan, DiskPlug, OpenError, OpenImages, StoragePlan};
-use vc_types::{ContainerId, DeviceId, HostPath};
+use vc_agent::{Agent, AgentError, Call, CreateContainer, Device, GuestDetails};
+use vc_hypervisor::Machine;
+use vc_storage::{DirectVolumes, DiskPlan, StoragePlan};
+use vc_types::{ContainerId, HostPath};
 
 use super::ghost::Ghost;
 use super::record::Record;
 use super::{Owner, Reply, refuse};
+use crate::ahead::Ahead;
 use crate::annotations;
 use crate::container::ContainerSpec;
-use crate::devices::DeviceUse;
 use crate::error::{Cause, Leftover, OperationError, Step};
 use crate::guest::Guest;
 use crate::guest_spec::{GuestFeatures, guest_spec};
+use crate::passing::{PassError, Passed};
+use crate::plug::Plugs;
 use crate::record::{ContainerRecord, FollowRecord, Phase};
 use crate::state::Op;
 use crate::storage::{
@@ -45,8 +46,9 @@ impl<M: Machine, A: Agent> Owner<M, A> {
         let generation = self.next_generation();
         self.containers.insert(id.clone(), Record::creating(generation, resources));
         let guest = self.guest.clone();
+        let ahead = self.ahead.take_if(|ahead| ahead.container == id);
         self.spawn(async move {
-            let creation = guest.create(&id, spec).await;
+            let creation = guest.create(&id, spec, ahead).await;
             move |owner: &mut Self| owner.created(&id, creation, reply)
         });
     }
@@ -84,10 +86,16 @@ struct Creation {
 
 impl<M: Machine, A: Agent> Guest<M, A> {
     /// Creates a container; on error what was done is undone, and the list has what could not be.
-    async fn create(&self, id: &ContainerId, spec: ContainerSpec) -> Creation {
-        let mut undo = Undo::default();
+    async fn create(&self, id: &ContainerId, spec: ContainerSpec, ahead: Option<Ahead>) -> Creation {
+        let (mut undo, before) = match ahead {
+            Some(ahead) => (ahead.undo, ahead.result),
+            None => (Undo::default(), Ok(())),
+        };
         let span = tracing::info_span!("create", container = %id);
-        let steps = self.create_steps(id, spec, &mut undo, Budget::of(self.timing.create));
+        let steps = async {
+            before?;
+            self.create_steps(id, spec, &mut undo, Budget::of(self.timing.create)).await
+        };
         match self.metrics.step("create", span, steps).await {
             Ok(()) => Creation { undo, result: Ok(()), ghost: false },
             Err(mut error) => {
@@ -122,8 +130,11 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
         let ContainerSpec { oci, storage: ContainerStorage { mut plan, images, direct_volumes } } = spec;
         self.claim_volumes(&plan, direct_volumes.as_ref(), undo).await?;
-        let features = self.features_for(&oci, budget).await?;
+        let passed = self.passing.plan(&oci).map_err(|error| unplanned(error.into()))?;
+        let details = self.details_for(&oci, &passed, budget).await?;
+        let oci = self.passing.without_nodes(oci, &passed);
         let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
+        let features = GuestFeatures { seccomp: details.seccomp };
         let shared_pid_namespace = self.shared_pid_namespace || !has_pid_namespace(&oci);
         let oci = guest_spec(oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
         let linux = oci.linux().as_ref();
@@ -132,13 +143,19 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let size = self.sizing.claim(self, id, resources, budget);
         size.await.map_err(|cause| OperationError::new(Step::ResizeMachine, cause))?;
         make_images(&mut plan, undo, budget).await?;
-        let plugging = self.plug(id, (&plan.disks, &images), undo, budget);
+        let plugs = Plugs { machine: &*self.machine, devices: &self.devices, container: id, budget };
+        let plugging = plugs.disks((&plan.disks, &images), undo);
         let span = tracing::info_span!("plug layers");
         let plugged = self.metrics.step("plug layers", span, plugging).await?;
+        let (oci, devices) = self.pass(&plugs, oci, (&passed, &details.devices), undo).await?;
         self.share(&plan, undo, budget).await?;
         let storages = plan.resolve(&plugged).map_err(|error| unplanned(error.into()))?;
-        let request =
-            CreateContainer { storages, shared_pid_namespace, ..CreateContainer::new(id.clone(), oci) };
+        let request = CreateContainer {
+            storages,
+            devices,
+            shared_pid_namespace,
+            ..CreateContainer::new(id.clone(), oci)
+        };
         // Before the call: when it times out, the guest may have the container all the same.
         undo.push(Held::GuestContainer { id: id.clone(), certain: false });
         let call = self.ask(self.agent.create_container(&request, budget.deadline()));
@@ -158,69 +175,35 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         }
     }
 
-    /// What of the guest matters to `spec`; it is asked only when something does.
-    async fn features_for(&self, spec: &Spec, budget: Budget) -> Result<GuestFeatures, OperationError> {
-        if spec.linux().as_ref().is_none_or(|linux| linux.seccomp().is_none()) {
-            return Ok(GuestFeatures::default());
+    /// What the guest tells of itself; it is asked only when something in `spec` depends on it.
+    async fn details_for(
+        &self,
+        spec: &Spec,
+        passed: &Passed,
+        budget: Budget,
+    ) -> Result<GuestDetails, OperationError> {
+        let has_filter = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+        if !has_filter && passed.plan.functions.is_empty() {
+            return Ok(GuestDetails::default());
         }
         let details = self.ask(self.agent.details(budget.deadline())).await;
-        let details =
-            details.map_err(|cause| OperationError::new(Step::Guest(Call::GetGuestDetails), cause))?;
-        Ok(GuestFeatures { seccomp: details.seccomp })
+        details.map_err(|cause| OperationError::new(Step::Guest(Call::GetGuestDetails), cause))
     }
 
-    async fn plug(
+    /// Plugs the devices of the host that it asks for. Gives the specification that tells it of them, and what tells
+    /// the agent.
+    async fn pass(
         &self,
-        id: &ContainerId,
-        (planned, images): (&[DiskPlan], &OpenImages),
+        plugs: &Plugs<'_, M>,
+        oci: Spec,
+        (passed, handlers): (&Passed, &[String]),
         undo: &mut Undo,
-        budget: Budget,
-    ) -> Result<Vec<DiskPlug>, OperationError> {
-        let mut plugged = Vec::new();
-        for disk in planned {
-            let attaching = |cause: Cause| OperationError::new(Step::Attach(id.clone()), cause);
-            let request = disk.request().map_err(|_| attaching(Cause::Open(OpenError::NoDisk)))?;
-            let attached = self.devices.attach(&request, id, budget).await;
-            let attached = attached.map_err(|error| attaching(Box::new(error).into()))?;
-            let device = attached.device.clone();
-            // Before the call: when it times out, the disk may be plugged all the same.
-            undo.push(Held::Device(DeviceUse::Used(attached.handle)));
-            if let AttachStep::Ready(location) = attached.step {
-                plugged.push(DiskPlug { id: device, location });
-                continue;
-            }
-            let failed = |cause: Cause| {
-                OperationError::new(Step::Plug { device: device.clone(), layers: disk.paths() }, cause)
-            };
-            match self.plug_one(disk, images, &device, budget).await {
-                Ok(location) => {
-                    let known = self.devices.plugged(&device, location.clone());
-                    known.map_err(|error| failed(Box::new(error).into()))?;
-                    plugged.push(DiskPlug { id: device, location });
-                }
-                Err(cause @ Cause::Plug(PlugError::Unknown { .. })) => return Err(failed(cause)),
-                // Nothing of it is in the machine.
-                Err(cause) => {
-                    if let Some(Held::Device(DeviceUse::Used(handle))) = undo.pop() {
-                        self.devices.plug_failed(handle);
-                    }
-                    return Err(failed(cause));
-                }
-            }
-        }
-        Ok(plugged)
-    }
-
-    async fn plug_one(
-        &self,
-        disk: &DiskPlan,
-        images: &OpenImages,
-        device: &DeviceId,
-        budget: Budget,
-    ) -> Result<GuestLocation, Cause> {
-        let serial = device.as_str().parse().expect("short and plain");
-        let spec = images.device(disk, device.clone(), Some(serial))?;
-        Ok(self.machine.plug(&spec, budget.deadline()).await?)
+    ) -> Result<(Spec, Vec<Device>), OperationError> {
+        let failed = |error: PassError| OperationError::new(Step::Plan(plugs.container.clone()), error);
+        let located = plugs.functions(&passed.plan.functions, undo).await?;
+        let oci = self.passing.annotate(oci, passed, &self.devices).map_err(failed)?;
+        let devices = self.passing.for_agent(passed, &located, handlers).map_err(failed)?;
+        Ok((oci, devices))
     }
 
     /// Tells CSI drivers of the sandbox that has their volumes.

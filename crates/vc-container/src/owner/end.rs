@@ -72,10 +72,12 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     /// Nobody has a handle any more.
     pub(super) async fn abandon(self) {
-        let stopped = self.guest.machine.stop(self.guest.timing.undo().deadline()).await;
-        // The shared directory goes before the sandbox's own, in which it is.
-        let mut left = if stopped.is_ok() { self.guest.end_storage().await } else { Vec::new() };
-        left.extend(end(&*self.guest.machine, self.dir, &self.guest.timing).await);
+        let Guest { machine, shares, volumes, timing, .. } = &self.guest;
+        let mut left = end(&**machine, shares, self.dir, timing).await;
+        // Only of a machine that has ended.
+        if left.is_empty() {
+            left = volumes.end().await;
+        }
         if left.is_empty()
             && let Err(error) = self.guest.ledger.remove()
         {

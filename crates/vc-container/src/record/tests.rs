@@ -29,6 +29,9 @@ fn full() -> SandboxRecord {
     record.handle = Some("{}".into());
     record.prepared = true;
     record.volumes = vec![VolumeUse { store: "/run/direct-volumes".into(), volume: path("/pods/csi") }];
+    record.passing.policy.hot_plug = Some(vc_device::Port::RootPort);
+    record.passing.policy.mode = vc_device::VfioMode::Vfio;
+    record.passing.kinds.0.truncate(1);
     record.share_server = Some(ProcessIdentity { pid: 4711, started: 1234 });
     let follows = CopyPlan {
         part: Part::Root,
@@ -72,7 +75,7 @@ fn l28_every_field_survives() {
 #[test]
 fn a_record_of_every_version_is_read() {
     assert_eq!(SandboxRecord::parse(include_bytes!("v3.json")).unwrap(), full());
-    let second = SandboxRecord { volumes: Vec::new(), ..full() };
+    let second = SandboxRecord { volumes: Vec::new(), passing: Passing::default(), ..full() };
     assert_eq!(SandboxRecord::parse(include_bytes!("v2.json")).unwrap(), second);
     let mut first = second;
     first.share_server = None;

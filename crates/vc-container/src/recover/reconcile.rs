@@ -73,7 +73,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             held.push(Held::GuestContainer { id: container.id.clone(), certain: true });
             containers.insert(container.id.clone(), Record::recovered(container, held));
         }
-        self.reconcile_devices().await;
+        self.reconcile_devices(|id| containers.contains_key(id)).await;
         let written = self.note(|record| {
             gone.iter().for_each(|id| record.forget(id));
             for container in &mut record.containers {
@@ -139,14 +139,15 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     }
 
     /// Unplugs what nobody uses, and forgets what is not there.
-    async fn reconcile_devices(&self) {
+    async fn reconcile_devices(&self, is_known: impl Fn(&ContainerId) -> bool) {
         let plugged = match self.machine.plugged(self.timing.request()).await {
             Ok(plugged) => plugged,
             Err(error) => return tracing::warn!(%error, "the machine's devices were not compared"),
         };
         self.devices.forget_all_but(&plugged);
         let is_used = |device: &DeviceId| {
-            self.devices.is_used(device) || (self.shares.is_served() && *device == Shares::device())
+            self.devices.is_used_by(device, &is_known)
+                || (self.shares.is_served() && *device == Shares::device())
         };
         let unknown: Vec<DeviceId> = plugged.into_iter().filter(|device| !is_used(device)).collect();
         for device in unknown {

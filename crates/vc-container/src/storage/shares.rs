@@ -92,6 +92,15 @@ impl Shares {
         }
     }
 
+    /// Makes the directory and has it served, if it is not.
+    pub(crate) async fn start(
+        &self,
+        machine: &impl Machine,
+        deadline: Deadline,
+    ) -> Result<(), OperationError> {
+        self.served.get_or_try_init(|| self.serve(machine, deadline)).await.map(drop)
+    }
+
     /// Shows a file or directory of the host to the guest.
     pub(crate) async fn bind(
         &self,

@@ -45,8 +45,22 @@ impl Bench {
     }
 
     pub(crate) async fn container(&self, sandbox: &Sandbox, name: &str) -> Result<Container, OperationError> {
-        let spec = container_spec(name, command(name), &self.layers);
-        sandbox.create_container(id(name), spec).await
+        self.container_of(sandbox, name, command(name)).await
+    }
+
+    /// A container of another specification.
+    pub(crate) async fn container_of(
+        &self,
+        sandbox: &Sandbox,
+        name: &str,
+        oci: Spec,
+    ) -> Result<Container, OperationError> {
+        sandbox.create_container(id(name), container_spec(name, oci, &self.layers)).await
+    }
+
+    /// What the container of this name needs is done while the guest boots.
+    pub(crate) fn ahead(&mut self, name: &str) {
+        self.spec.ahead = Some(container_spec(name, command(name), &self.layers).storage);
     }
 
     /// A container with a layer that nobody else has.

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use vc_agent::fake::{FakeAgent, FakeConnector};
 use vc_container::{Container, OperationError, Sandbox, Timing};
 use vc_hypervisor::fake::FakeHypervisor;
 
-use crate::bench::{Bench, process};
+use crate::bench::{Bench, command, process};
 use crate::faulty::life::{Stack, life};
 use crate::faulty::{Fault, Faults, FaultyConnector, FaultyHypervisor};
+use crate::passing::{GPU, Host, with_nodes};
 
 /// A life has fewer calls than this; a loop that gets here has missed its end.
 const MANY: u32 = 100;
@@ -18,6 +19,7 @@ const MANY: u32 = 100;
 struct Fakes {
     bench: Bench,
     faults: Faults,
+    oci: Spec,
 }
 
 impl Stack for Fakes {
@@ -40,7 +42,7 @@ impl Stack for Fakes {
     }
 
     async fn container(&self, sandbox: &Sandbox) -> Result<Container, OperationError> {
-        self.bench.container(sandbox, "web").await
+        self.bench.container_of(sandbox, "web", self.oci.clone()).await
     }
 
     fn process(&self) -> Process {
@@ -63,13 +65,12 @@ impl Stack for Fakes {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_call_may_go_wrong() {
+/// Each call of a life goes wrong in each way.
+async fn each_call_goes_wrong(bench: impl Fn() -> Bench, oci: &Spec) {
     for fault in Fault::PASSING.into_iter().chain([Fault::Vanish]) {
         let mut met = 0;
         for n in 1..MANY {
-            let bench = Bench::new(FakeHypervisor::default(), FakeAgent::new());
-            let fakes = Fakes { bench, faults: Faults::default() };
+            let fakes = Fakes { bench: bench(), faults: Faults::default(), oci: oci.clone() };
             if !life(&fakes, n, fault).await {
                 break;
             }
@@ -77,4 +78,25 @@ async fn every_call_may_go_wrong() {
         }
         assert!((20..MANY - 1).contains(&met), "{fault:?} came {met} times");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_may_go_wrong() {
+    each_call_goes_wrong(|| Bench::new(FakeHypervisor::default(), FakeAgent::new()), &command("web")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_may_go_wrong_when_disks_are_plugged_ahead() {
+    let bench = || {
+        let mut bench = Bench::new(FakeHypervisor::default(), FakeAgent::new());
+        bench.ahead("web");
+        bench
+    };
+    each_call_goes_wrong(bench, &command("web")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_may_go_wrong_when_devices_of_the_host_are_passed() {
+    let host = Host::with_gpus();
+    each_call_goes_wrong(|| host.bench(), &with_nodes("web", &[GPU])).await;
 }

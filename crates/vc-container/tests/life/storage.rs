@@ -99,7 +99,7 @@ async fn a_csi_driver_is_told_which_sandbox_has_its_volume() {
         let request = storage_request(id.parse().unwrap(), rootfs, &oci).unwrap();
         let around = Surroundings { direct_volumes: Some(&volumes), ..Surroundings::default() };
         let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
-        assert_eq!(storage.plan.direct_volumes, [path.clone()]);
+        assert_eq!(storage.plan.direct_volumes, std::slice::from_ref(&path));
         ContainerSpec { oci, storage }
     };
     let sandbox = bench.sandbox().await.unwrap();

@@ -98,6 +98,13 @@ impl Place {
         }
     }
 
+    /// The place on the PCI buses where a guest finds a device; none of a layout other than this crate's.
+    pub fn on_pci(location: &GuestLocation) -> Option<Self> {
+        let kinds = [PortKind::RootPort, PortKind::SwitchPort, PortKind::BridgePort];
+        let mut all = kinds.into_iter().flat_map(|kind| (0..kind.most()).map(move |n| Self::new(kind, n)));
+        all.find(|place| place.guest_location() == *location)
+    }
+
     /// What kind of place it is.
     pub fn kind(self) -> PortKind {
         match self {
@@ -269,5 +276,21 @@ impl ScsiUnit {
     /// The logical unit's number.
     pub fn unit(self) -> u8 {
         self.0.to_be_bytes()[1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_found_by_what_the_guest_knows_it_as() {
+        for place in [(PortKind::RootPort, 17), (PortKind::SwitchPort, 31), (PortKind::BridgePort, 149)]
+            .map(|(kind, n)| Place::new(kind, n))
+        {
+            assert_eq!(Place::on_pci(&place.guest_location()), Some(place));
+        }
+        assert_eq!(Place::on_pci(&GuestLocation::Pci("02/00".parse().unwrap())), None);
+        assert_eq!(Place::on_pci(&Place::new(PortKind::ScsiUnit, 0).guest_location()), None);
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::{ContainerRole, VfioMode, VfioPath, VfioPlan};
 use crate::sysfs::PciFunction;
 use crate::topology::Place;
 use vc_types::Bdf;
 
 /// A kind of device that is numbered in the guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CdiKind {
     /// Who made it.
     pub vendor: u16,
@@ -19,7 +22,8 @@ pub struct CdiKind {
 }
 
 /// The kinds of devices that are numbered in the guest; the first one that fits counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct CdiKinds(pub Vec<CdiKind>);
 
 impl Default for CdiKinds {

@@ -55,6 +55,7 @@ pub struct InvalidPolicy {
 
 /// When and where VFIO devices are plugged, and how they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VfioPolicy {
     /// The port for devices that are there when the machine starts, if that is allowed.
     pub cold_plug: Option<Port>,

@@ -171,7 +171,7 @@ async fn storages_are_counted_and_those_of_a_failed_request_are_undone() {
 #[tokio::test]
 async fn what_is_shared_stays_until_the_sandbox_ends() {
     let Some(mut plan) = Plan::new() else { return };
-    let disk = images::filesystem(&plan.directory().to_owned(), "ext4", "ext", 16);
+    let disk = images::filesystem(plan.directory(), "ext4", "ext", 16);
     plan.disk(&disk, 0x11, true);
     let guest = plan.boot().await;
     let shared = |storage: agent::Storage| agent::Storage { shared: true, ..storage };
