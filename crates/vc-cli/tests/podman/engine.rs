@@ -209,7 +209,9 @@ impl Engine {
             let pid = process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
             let line = fs::read(process.path().join("cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains(&dir).then_some((pid, line))
+            // A machine is in its runtime directory, and need not name it.
+            let works_in = fs::read_link(process.path().join("cwd")).unwrap_or_default();
+            (line.contains(&dir) || works_in.starts_with(&dir)).then_some((pid, line))
         };
         fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(ours).collect()
     }
