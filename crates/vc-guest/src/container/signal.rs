@@ -37,22 +37,25 @@ impl Process {
     /// Sends `signal`. The init of a pid namespace does not see a SIGTERM that it has no handler for
     /// (pid_namespaces(7)); it is killed instead, or stopping it would take its whole grace time.
     fn signal(&self, signal: Signal) -> Result<(), CallError> {
-        let is_unseen = self.is_init && signal == Signal::SIGTERM && !self.handles(signal);
+        let status = || std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let is_unseen = signal == Signal::SIGTERM && is_init(&status()) && !is_handled(&status(), signal);
         let signal = if is_unseen { Signal::SIGKILL } else { signal };
         match self.reaper.signal(self.pid, signal) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(CallError::System("send the signal", errno)),
         }
     }
-
-    /// Whether the process has a handler for `signal`, wants to ignore it, or blocks it (proc_pid_status(5)). What is
-    /// blocked is kept even for an init, which reads it (signalfd(2)): so does the one of `podman run --init`.
-    fn handles(&self, signal: Signal) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        is_handled(&status, signal)
-    }
 }
 
+/// Whether the process of this status is the first of its pid namespace (proc_pid_status(5)); that of a container which
+/// shares its pids is not.
+fn is_init(status: &str) -> bool {
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    pids.and_then(|pids| pids.split_whitespace().last()) == Some("1")
+}
+
+/// Whether the process of this status has a handler for `signal`, wants to ignore it, or blocks it. What is blocked is kept
+/// even for an init, which reads it (signalfd(2)): so does the one of `podman run --init`.
 fn is_handled(status: &str, signal: Signal) -> bool {
     let mask = |name| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -65,6 +68,14 @@ fn is_handled(status: &str, signal: Signal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_last_pid_tells_who_is_first() {
+        assert!(is_init("Name:\tsh\nNSpid:\t123\t1\n"));
+        for other in ["NSpid:\t123\t7\n", "NSpid:\t1\t7\n", "NSpid:\n", ""] {
+            assert!(!is_init(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn handlers_are_read_from_the_masks() {
