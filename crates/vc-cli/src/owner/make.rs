@@ -95,6 +95,7 @@ pub(super) async fn add(pod: &Pod, member: Member, streams: Streams) -> Result<M
     let Member { dir, mut record, spec } = member;
     let dir = ContainerDir::of_owner(dir);
     record.write(&dir)?;
+    pod.without(&record.id).await;
     let shared_memory = namespaces::joins_ipc(&spec);
     let policy = MountPolicy { shared_memory, ..rootfs::policy(pod.shared_fs, &spec)? };
     let storage = storage(&spec, &record, policy, Some(&pod.sandbox))?;
