@@ -106,7 +106,7 @@ pub(super) fn line((number, of): (usize, usize), test: &Test, outcome: &Outcome,
     format!("[{number}/{of}] {word} {} ({:.1} s){why}", title(test), took.as_secs_f32())
 }
 
-/// What [`line`] wrote about this test; `None` for any other line.
+/// What [`line()`] wrote about this test; `None` for any other line.
 pub(super) fn read_line(
     text: &str,
     (number, of): (usize, usize),
