@@ -18,7 +18,7 @@ use vc_container::{ContainerStorage, GuestFeatures, guest_spec};
 use vc_device::{
     Access, BlockSpec, Capacity, CdiKind, CdiKinds, ContainerNode, ContainerRole, Moment, PlannedFunction,
     Port, PortKind, Sibling, Sysfs, Topology, VfioFunction, VfioHandle, VfioMode, VfioPath, VfioPciSpec,
-    VfioPlan, VfioPolicy, VfioWanted, annotations, plan_vfio,
+    VfioPlan, VfioPlanError, VfioPolicy, VfioWanted, annotations, plan_vfio,
 };
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec, PlugError};
 use vc_qemu::{Qemu, QemuMachine};
@@ -141,13 +141,17 @@ fn reader(mut spec: Spec) -> Spec {
 
 /// A plan for containers that have these nodes among their devices, behind the one by which groups are opened.
 fn plan(nodes: &[VfioPath], policy: VfioPolicy, moment: Moment) -> VfioPlan {
+    try_plan(nodes, policy, moment).unwrap()
+}
+
+fn try_plan(nodes: &[VfioPath], policy: VfioPolicy, moment: Moment) -> Result<VfioPlan, VfioPlanError> {
     let wanted = |path: VfioPath| {
         let path_in_container = GuestPath::new(path.to_string()).unwrap();
         VfioWanted { path, node: ContainerNode { path: path_in_container, mode: None, uid: None, gid: None } }
     };
     let nodes: Vec<_> = nodes.iter().copied().chain([VfioPath::Control]).map(wanted).collect();
     let for_workload = (moment, ContainerRole::Workload);
-    plan_vfio(&nodes, &Sysfs::new("/sys"), &BTreeSet::new(), policy, for_workload).unwrap()
+    plan_vfio(&nodes, &Sysfs::new("/sys"), &BTreeSet::new(), policy, for_workload)
 }
 
 /// The devices of a container that has this node.
@@ -226,13 +230,8 @@ async fn a_group_of_two_functions_is_passed_whole_or_not_at_all() {
 
     let lent = function.lend();
     let group = VfioPath::Group(function.group_number());
-    let alone = VfioPciSpec {
-        id: "half".parse().unwrap(),
-        function: VfioFunction::Pci(function.address().parse().unwrap()),
-        handle: VfioHandle::Group(function.group_number()),
-    };
-    let refused = bench.machine.plug(&alone.into(), deadline()).await;
-    assert!(matches!(refused, Err(PlugError::Refused { .. })), "the host drives the other: {refused:?}");
+    let half = try_plan(&[group], HOT, Moment::Running);
+    assert!(matches!(half, Err(VfioPlanError::MemberNotBound { .. })), "{half:?}");
     let lent_other = other.lend();
     let specs = behind(group, HOT, Moment::Running);
     assert_eq!(specs.len(), 2);
