@@ -253,7 +253,10 @@ impl StateMachineTest for System {
 
 fn config() -> ProptestConfig {
     let cases = vc_tests::soak::times(24).try_into().unwrap();
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    let usual = ProptestConfig::default();
+    // About ten operations in a sequence are drawn again since they are not for the state.
+    let max_local_rejects = usual.max_local_rejects.max(u32::saturating_mul(cases, 100));
+    ProptestConfig { cases, max_local_rejects, failure_persistence: None, ..usual }
 }
 
 prop_state_machine! {
