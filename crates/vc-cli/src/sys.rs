@@ -35,32 +35,10 @@ pub(crate) fn hold_little_memory() {
     }
 }
 
-/// Gives back to the system what is free, and the code that was needed so far: what is needed again comes back from
-/// its file, the rest is as good as any other file in the kernel's cache.
+/// Gives back to the system what is free.
 pub(crate) fn give_memory_back() {
     // SAFETY: what is allocated stays where it is.
     unsafe { libc::malloc_trim(0) };
-    // A process that cannot read its map keeps what it has.
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, length) in code_of_files(&maps) {
-        let start = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: nobody can have written to it, so that what the kernel reads again (madvise(2), MADV_DONTNEED) is what
-        // was there.
-        unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
-    }
-}
-
-/// The mappings of files that may be executed and not written to: where each starts and how long it is, by
-/// `/proc/self/maps` (proc(5)).
-fn code_of_files(maps: &str) -> impl Iterator<Item = (usize, usize)> {
-    maps.lines().filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let is_code = fields.next()? == "r-xp" && fields.nth(3)?.starts_with('/');
-        let address = |text| usize::from_str_radix(text, 16).ok();
-        let (start, end) = (address(start)?, address(end)?);
-        is_code.then_some((start, end.checked_sub(start)?))
-    })
 }
 
 /// Gives the calling thread a mount namespace, root and working directory of its own.
@@ -89,27 +67,4 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl_setfd(&fd, flags | FdFlags::CLOEXEC)?;
     Ok(fd)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_is_what_is_mapped_from_a_file_to_be_executed() {
-        // Linux 6.12.
-        let maps = "5608af06e000-5608af223000 r--p 00000000 fe:01 1234                       /usr/bin/vc\n\
-            5608af223000-5608af77a000 r-xp 001b4000 fe:01 1234                       /usr/bin/vc\n\
-            5608b0626000-5608b066b000 rw-p 00000000 00:00 0                          [heap]\n\
-            7fbd61036000-7fbd61037000 r-xp 00000000 00:00 0 \n\
-            7fbd6136d000-7fbd6136f000 r-xp 00000000 00:00 0                          [vdso]\n";
-        assert_eq!(code_of_files(maps).collect::<Vec<_>>(), [(0x5608_af22_3000, 0x55_7000)]);
-    }
-
-    #[test]
-    fn a_program_goes_on_without_what_it_gave_back() {
-        let text = format!("{:?}", [1, 2, 3]);
-        give_memory_back();
-        assert_eq!(format!("{:?}", [1, 2, 3]), text);
-    }
 }
