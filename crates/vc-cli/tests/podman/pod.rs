@@ -34,8 +34,7 @@ fn the_containers_of_a_pod_are_in_one_machine() {
     let ipc = |container| engine.succeed(&format!("podman exec {container} readlink /proc/self/ns/ipc"));
     assert_eq!(ipc("a"), ipc("b"));
     assert_eq!(engine.succeed("podman run --rm --pod p -t $B tty"), "/dev/pts/0\n");
-    let limited =
-        "podman run --rm --pod p --memory 32m -i $B sh -c 'cat; cat /sys/fs/cgroup/memory.max; exit 7'";
+    let limited = "podman run --rm --pod p --memory 32m -i $B sh -c 'cat; cat /sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)/memory.max; exit 7'";
     let limited = engine.line(&format!("echo in | {limited}"));
     assert_eq!((limited.code, &*limited.said), (Some(7), "in\n33554432\n"));
 

@@ -183,7 +183,7 @@ async fn what_is_shared_stays_until_the_sandbox_ends() {
             storage("ephemeral", "tmpfs", "tmpfs", &["size=1m"], "/run/k/own"),
         ]
     };
-    let mounts = "awk '$2 ~ \"^/run/k\" { print $2 }' /proc/mounts | sort -u";
+    let mounts = "awk '$2 ~ \"^/run/k(/|$)\" { print $2 }' /proc/mounts | sort -u";
     let absent = storage("bind", "/run/absent", "bind", &[], "/run/k/absent");
     let failed = guest.start("failed", [storages(), vec![absent]].concat(), &[], "true").await;
     assert_eq!(code(failed), ttrpc::Code::INTERNAL);
