@@ -137,11 +137,22 @@ impl Sandbox {
         let devices = Devices::default();
         let boot = prepare_guest(&machine, connector, spec, &metrics, &ledger);
         let ahead = async {
-            let storage = spec.ahead.as_ref()?;
+            let Some(storage) = &spec.ahead else { return Ok(None) };
             let budget = Budget::of(spec.timing.boot);
-            Some(ahead::prepare(storage, &machine, (&devices, &shares), &metrics, budget).await)
+            Ok(Some(ahead::prepare(storage, &machine, (&devices, &shares), &metrics, budget).await))
         };
-        match futures::future::try_join(boot, async { Ok(ahead.await) }).await {
+        let ready = async {
+            let ready = futures::future::try_join(boot, ahead).await?;
+            // Only now: whoever takes the sandbox over must know of all that is plugged.
+            let noted = ledger.write(|record| {
+                record.devices = devices.snapshot();
+                record.handle = Some(machine.handle());
+                record.prepared = true;
+            });
+            noted.await.map_err(|cause| OperationError::new(Step::Record, cause))?;
+            Ok::<_, OperationError>(ready)
+        };
+        match ready.await {
             Ok((agent, ahead)) => {
                 let guest = Guest {
                     machine: Arc::new(machine),
@@ -344,7 +355,6 @@ async fn prepare_guest<M: Machine, C: Connect>(
         prepared = metrics.step("prepare guest", tracing::info_span!("prepare guest"), prepare) => prepared,
     };
     prepared.map_err(|error| OperationError::new(step, error))?;
-    ledger.write(|record| record.prepared = true).await.map_err(unrecorded)?;
     Ok(agent)
 }
 

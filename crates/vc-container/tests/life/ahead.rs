@@ -91,7 +91,8 @@ async fn the_next_owner_gives_back_what_was_plugged_for_a_container_that_never_c
     let state = HostPath::new(bench.path().join("state")).unwrap();
     bench.spec.state_dir = Some(state.clone());
     let sandbox = bench.sandbox().await.unwrap();
-    // Its record has all devices.
+    let record = std::fs::read_to_string(state.as_path().join("record.json")).unwrap();
+    assert!(bench.disks().iter().all(|disk| record.contains(disk.as_str())), "{record}");
     bench.own_container(&sandbox, "other").await.unwrap();
     assert_eq!(bench.disks().len(), 3);
     sandbox.leave().await;
