@@ -84,6 +84,22 @@ impl Bench {
         }
     }
 
+    /// A container reads what was on the disk `before`, and so does the host once it has all of `lent` again.
+    async fn read_and_give_back<Lent>(
+        &self,
+        specs: &[VfioPciSpec],
+        lent: Lent,
+        (function, before): (&PciFunction, &[u8]),
+    ) {
+        assert!(
+            self.read_in_a_container().await == before,
+            "the container reads the bytes of the host's disk"
+        );
+        self.unplug(specs).await;
+        drop(lent);
+        assert!(read(&function.disk()) == before, "the host has its disk again");
+    }
+
     /// The first bytes of the guest's NVMe disk, as a container reads them.
     async fn read_in_a_container(&self) -> Vec<u8> {
         self.run(READ).await
@@ -195,11 +211,7 @@ async fn smoke_an_nvme_goes_to_a_container_and_back_to_its_host() {
     let specs = hot(&function);
     assert_eq!(specs.len(), 1);
     bench.plug(&specs).await;
-    assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
-    bench.unplug(&specs).await;
-
-    drop(lent);
-    assert!(read(&function.disk()) == before, "the host has its disk again");
+    bench.read_and_give_back(&specs, lent, (&function, &before)).await;
     bench.end().await;
 }
 
@@ -213,10 +225,7 @@ async fn an_nvme_is_in_the_machine_from_its_start_and_can_be_taken_out() {
     let specs = behind(VfioPath::Group(function.group_number()), COLD, Moment::Launch);
     bench.plug(&specs).await;
     bench.machine.resume(deadline()).await.unwrap();
-    assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
-    bench.unplug(&specs).await;
-    drop(lent);
-    assert!(read(&function.disk()) == before, "the host has its disk again");
+    bench.read_and_give_back(&specs, lent, (&function, &before)).await;
     bench.end().await;
 }
 
@@ -236,10 +245,7 @@ async fn a_group_of_two_functions_is_passed_whole_or_not_at_all() {
     let specs = behind(group, HOT, Moment::Running);
     assert_eq!(specs.len(), 2);
     bench.plug(&specs).await;
-    assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
-    bench.unplug(&specs).await;
-    drop((lent, lent_other));
-    assert!(read(&function.disk()) == before, "the host has its disk again");
+    bench.read_and_give_back(&specs, (lent, lent_other), (&function, &before)).await;
     bench.end().await;
 }
 
@@ -256,10 +262,7 @@ async fn an_nvme_is_passed_by_its_own_node_and_an_iommufd() {
     let Some(node) = function.vfio_node() else { return };
     let specs = behind(VfioPath::Cdev(node), HOT, Moment::Running);
     bench.plug(&specs).await;
-    assert!(bench.read_in_a_container().await == before, "the container reads the bytes of the host's disk");
-    bench.unplug(&specs).await;
-    drop(lent);
-    assert!(read(&function.disk()) == before, "the host has its disk again");
+    bench.read_and_give_back(&specs, lent, (&function, &before)).await;
     bench.end().await;
 }
 

@@ -40,7 +40,9 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// There is too much.
-    #[error("{path:?} has more than {most} files")]
+    #[error(
+        "{path:?} has more than {most} files, too many to copy; share a file system with the guest instead"
+    )]
     TooMany {
         /// The source.
         path: PathBuf,

@@ -69,7 +69,7 @@ fn in_own_machine(
     let (reserved, record) = Reserved::of(root, options, bundle, &spec)?;
     let dir = reserved.dir.path().to_owned();
     let orders = owner::Orders { dir, record, spec, machine, console_socket, debug };
-    reserved.leave_behind(["owner", options.id.as_str()], &orders)
+    reserved.leave_behind([owner::COMMAND, options.id.as_str()], &orders)
 }
 
 /// Gives the pid of the process that stays with the container.
@@ -92,7 +92,7 @@ fn in_machine_of(
     let member = owner::Member { dir: reserved.dir.path().to_owned(), record, spec };
     let ask = Ask::Add { member: Box::new(member) };
     let orders = attend::Orders { dir: of.path().to_owned(), ask, console_socket };
-    reserved.leave_behind(["attend", options.id.as_str()], &orders)
+    reserved.leave_behind([super::ATTEND, options.id.as_str()], &orders)
 }
 
 /// The directory of a container that there is not yet.
