@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::plan::{Plan, Test};
-use super::report::{Outcome, Report};
+use super::report::{Outcome, Report, title};
 use crate::guest::{self, HostImage};
 use crate::workspace::Workspace;
 use machine::Run;
@@ -53,13 +53,16 @@ const MODULES: [&str; 22] = [
 /// The program whose tests pass devices of the host on to a machine.
 const PASSES_DEVICES: &str = "vc-container::vm_vfio";
 
-/// Runs the plan in nested hosts. A test that takes its host along fails, and the next ones get another.
+/// Runs the plan in nested hosts. A test that takes its host along twice fails, and the next ones get another. Once says
+/// nothing of the test: the host's own kernel gets stuck now and then (a soft lockup of the processor that QEMU's KVM
+/// machine runs on, seen in one of two runs of the same tests under QEMU 7.2).
 pub(super) fn run(workspace: &Workspace, plan: &Plan) -> Result<Report> {
     let (_lock, directory) = place(workspace)?;
     let file = directory.join("plan.json");
     let image = build(workspace, &directory, &file)?;
     let mut report = Report::default();
     let mut left = plan.tests.as_slice();
+    let mut tried_with = None;
     while !left.is_empty() {
         let batch = &left[..batch(left)];
         plan.part(batch, left.len() == plan.tests.len()).write(&file)?;
@@ -75,7 +78,14 @@ pub(super) fn run(workspace: &Workspace, plan: &Plan) -> Result<Report> {
         if let (Some(fault), Some((test, others))) = (fault, left.split_first()) {
             println!("{fault}");
             ensure!(is_up || !report.is_empty(), "the nested host does not come up");
-            let why = "the nested host ended, or stood still; its last words are above".to_owned();
+            if tried_with.replace(left.len()) != Some(left.len()) {
+                println!(
+                    "nested host: it ended, or stood still; {} is tried once more in another",
+                    title(test)
+                );
+                continue;
+            }
+            let why = "the nested host ended twice, or stood still; its last words are above".to_owned();
             report.add(test, Outcome::Failed(why), begun.elapsed());
             left = others;
         }
