@@ -40,9 +40,14 @@ pub(crate) fn text(command: &mut Command) -> Result<String> {
 /// `PR_SET_PDEATHSIG`). It goes with the thread that starts it.
 pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args(["--pdeathsig", "KILL", "--", "sh", "-c", IF_STARTED_BY]);
+    command.arg(std::process::id().to_string()).arg(program);
     command
 }
+
+/// The signal is sent for a death that comes after it was asked for, and not for one before: whoever has another
+/// parent by then is too late, and does not start. The first argument is the parent's process id.
+const IF_STARTED_BY: &str = r#"[ "$PPID" = "$0" ] && exec "$@""#;
 
 /// The program of this name that `PATH` leads to.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
@@ -86,6 +91,16 @@ mod tests {
         let mut child = bound("sleep").arg("600").spawn().unwrap();
         println!("\nstarted {}", child.id());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_is_bound_to_one_who_is_gone_does_not_start() {
+        let mut command = bound("true");
+        assert!(command.status().unwrap().success());
+        // As `bound`, but its parent is a shell that is not the one it was made for.
+        let mut late = Command::new("sh");
+        late.args(["-c", "\"$@\"; exit $?", "sh"]).arg(command.get_program()).args(command.get_args());
+        assert!(!late.status().unwrap().success());
     }
 
     #[test]

@@ -46,13 +46,13 @@ pub(super) fn run(command: &mut Command) -> Result<Count> {
 }
 
 /// What a summary line reports: `test result: FAILED. 3 passed; 1 failed; …` (cargo test, one for each program) or
-/// `     Summary [   0.1s] 4 tests run: 3 passed, 1 failed, 0 skipped` (nextest, one for all).
+/// `     Summary [   0.1s] 4 tests run: 3 passed, 1 failed, 0 skipped` (nextest, one for all). nextest also shows, indented,
+/// what the program of a failed test reported: that is no other failure.
 fn reported(line: &str) -> Option<Count> {
-    let line = line.trim();
     let summary = if let Some(rest) = line.strip_prefix("test result: ") {
         rest.split_once(". ")?.1
     } else {
-        line.strip_prefix("Summary ")?.split_once("run: ")?.1
+        line.trim_start().strip_prefix("Summary ")?.split_once("run: ")?.1
     };
     let number = |outcomes: &[&str]| {
         let parts = summary.split([',', ';']).filter_map(|part| part.trim().split_once(' '));
@@ -85,7 +85,14 @@ mod tests {
 
     #[test]
     fn other_lines_count_nothing() {
-        for line in ["", "running 3 tests", "test a ... ok", "I say: test result: ok. 1 passed", "Summary"] {
+        for line in [
+            "",
+            "running 3 tests",
+            "test a ... ok",
+            "I say: test result: ok. 1 passed",
+            "Summary",
+            "    test result: FAILED. 0 passed; 1 failed",
+        ] {
             assert_eq!(reported(line), None, "{line}");
         }
     }
