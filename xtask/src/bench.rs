@@ -230,17 +230,15 @@ impl Table {
         println!("\n{}: {rounds} rounds with {accelerator}, in ms since the exec of QEMU:", image.display());
         println!("{:<44} {:>7} {:>7} {:>9}", "", "median", "least", "to bare");
         for ((what, against), series) in ROWS.iter().zip(&self.0) {
-            let ratio = against.map(|row| series.median().as_secs_f64() / self.0[row].median().as_secs_f64());
-            let ratio = ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default();
+            let ratio = against.map(|row| format!("{:.2}x", series.to(&self.0[row]))).unwrap_or_default();
             println!("{what:<44} {:>7.0} {:>7.0} {ratio:>9}", ms(series.median()), ms(series.least()));
         }
     }
 
     fn print_against(&self, usual: &Self) {
-        println!("\nthe second image to the first, by medians:");
+        println!("\nthe second image to the first, by the median of the ratios of each round:");
         for ((what, _), (other, usual)) in ROWS.iter().zip(self.0.iter().zip(&usual.0)) {
-            let ratio = other.median().as_secs_f64() / usual.median().as_secs_f64();
-            println!("{what:<44} {ratio:>7.2}x");
+            println!("{what:<44} {:>7.2}x", other.to(usual));
         }
     }
 }

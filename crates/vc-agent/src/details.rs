@@ -24,7 +24,30 @@ pub struct GuestDetails {
     pub memory_probe: bool,
 }
 
+/// What an agent can do beyond the agent protocol. It is asked for before it is used: another agent refuses it, or
+/// does something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Feature {
+    /// A storage with the option `X-vc.blob-partition=N` has data of its file system in the partition N.
+    BlobPartitions,
+}
+
+impl Feature {
+    /// Its name among the extra features of GetGuestDetails.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BlobPartitions => "vc.blob-partitions",
+        }
+    }
+}
+
 impl GuestDetails {
+    /// Whether the agent can do `feature`.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.iter().any(|name| name == feature.name())
+    }
+
     /// Whether the agent can mount storages of the kind `driver`.
     pub fn can_mount(&self, driver: StorageDriver) -> bool {
         self.storages.iter().any(|name| name == driver.name())

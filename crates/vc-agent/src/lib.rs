@@ -30,7 +30,7 @@ mod volume;
 pub use client::{Client, Connector};
 
 pub use call::Call;
-pub use details::{Diagnostic, GuestDetails, Online};
+pub use details::{Diagnostic, Feature, GuestDetails, Online};
 pub use error::AgentError;
 pub use network::{Interface, InvalidNetwork, IpFamily, IpNetwork, Neighbor, Route};
 pub use port::{Agent, Connect, Containers, Guest, Network, Processes, Streams, System, Volumes};

@@ -234,6 +234,11 @@ pub enum Cause {
     /// The plan needs what nothing here can do yet.
     #[error("its storage needs {0}, which is not supported yet")]
     NotYet(&'static str),
+    /// The plan needs what the agent in the guest does not say that it can do.
+    #[error(
+        "its storage needs an agent with {0:?} among the extra features of GetGuestDetails; this one has not"
+    )]
+    NoFeature(&'static str),
     /// The container's specification asks for what cannot be had.
     #[error(transparent)]
     Spec(#[from] SpecError),

@@ -39,17 +39,17 @@ pub(super) fn measure(workspace: &Workspace, image: &Path, vc: &Path, options: &
 
 fn print(table: &[[Series; COLUMNS.len()]; COUNTS.len()], rounds: usize, accelerator: &str) {
     println!(
-        "\n{rounds} rounds with {accelerator}: medians in ms; running and end are counted from the exec of QEMU."
+        "\n{rounds} rounds with {accelerator}: medians in ms; running and end are counted from the exec of QEMU; the median \
+         of the ratios of each round."
     );
     println!(
         "{:>6} {:>8} {:>8} {:>8} {:>8} {:>11}",
         "layers", "plug", "create", "running", "end", "to 1 layer"
     );
     let [one, ..] = table;
-    let base = one[2].median().as_secs_f64();
     for (row, count) in table.iter().zip(COUNTS) {
         let [plug, create, running, end] = row.each_ref().map(|series| ms(series.median()));
-        let ratio = row[2].median().as_secs_f64() / base;
+        let ratio = row[2].to(&one[2]);
         println!("{count:>6} {plug:>8.0} {create:>8.0} {running:>8.0} {end:>8.0} {ratio:>10.2}x");
     }
 }

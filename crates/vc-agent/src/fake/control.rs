@@ -11,7 +11,8 @@ use super::fault::{Fault, Plan};
 use super::process::Program;
 use super::world::{Left, World};
 use crate::{
-    AgentError, Call, CreateContainer, ExitStatus, Interface, Neighbor, ProcessRef, Signal, TerminalSize,
+    AgentError, Call, CreateContainer, ExitStatus, Feature, Interface, Neighbor, ProcessRef, Signal,
+    TerminalSize,
 };
 
 /// An agent without a guest. Clones are the same agent.
@@ -85,6 +86,13 @@ impl FakeAgent {
     #[must_use]
     pub fn device_kind(self, kind: &str) -> Self {
         self.state().world.device_kinds.push(kind.to_owned());
+        self
+    }
+
+    /// Makes the guest's agent one that can do this beyond the agent protocol.
+    #[must_use]
+    pub fn feature(self, feature: Feature) -> Self {
+        self.state().world.features.push(feature);
         self
     }
 

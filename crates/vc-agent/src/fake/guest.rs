@@ -23,6 +23,7 @@ impl Guest for FakeAgent {
             Some(Ok(GuestDetails {
                 version: "fake".to_owned(),
                 devices: state.world.device_kinds.clone(),
+                features: state.world.features.iter().map(|feature| feature.name().to_owned()).collect(),
                 storages: StorageDriver::ALL.map(|driver| driver.name().to_owned()).into(),
                 memory_block: Some(128 << 20),
                 ..GuestDetails::default()

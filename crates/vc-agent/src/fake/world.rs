@@ -11,8 +11,8 @@ use super::mounts::Mounts;
 use super::net::Net;
 use super::process::{KILLED, Process, Program};
 use crate::{
-    AgentError, Call, ContainerStats, CreateContainer, CreateSandbox, ExecProcess, ExitStatus, MemoryUsage,
-    NetworkStats, PidsStats, ProcessRef,
+    AgentError, Call, ContainerStats, CreateContainer, CreateSandbox, ExecProcess, ExitStatus, Feature,
+    MemoryUsage, NetworkStats, PidsStats, ProcessRef,
 };
 
 /// Where agents keep the sandbox's `resolv.conf`, for containers to bind.
@@ -43,6 +43,8 @@ pub(super) struct World {
     pub(super) programs: HashMap<String, Program>,
     /// The kinds of device that containers can be given.
     pub(super) device_kinds: Vec<String>,
+    /// What the agent can do beyond the agent protocol.
+    pub(super) features: Vec<Feature>,
 }
 
 #[derive(Debug)]

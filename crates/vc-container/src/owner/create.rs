@@ -1,9 +1,9 @@
 //! Creating a container: plan, size, disks, guest; on an error all of it is undone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
-use vc_agent::{Agent, AgentError, Call, CreateContainer, Device, GuestDetails};
+use vc_agent::{Agent, AgentError, Call, CreateContainer, Device, Feature, GuestDetails};
 use vc_hypervisor::Machine;
 use vc_storage::{DirectVolumes, DiskPlan, StoragePlan};
 use vc_types::{ContainerId, HostPath};
@@ -131,7 +131,11 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let ContainerSpec { oci, storage: ContainerStorage { mut plan, images, direct_volumes } } = spec;
         self.claim_volumes(&plan, direct_volumes.as_ref(), undo).await?;
         let passed = self.passing.plan(&oci).map_err(|error| unplanned(error.into()))?;
-        let details = self.details_for(&oci, &passed, budget).await?;
+        let needed = plan.features();
+        let details = self.details_for(&oci, &passed, &needed, budget).await?;
+        if let Some(missing) = needed.into_iter().find(|feature| !details.has(*feature)) {
+            return Err(unplanned(Cause::NoFeature(missing.name())));
+        }
         let oci = self.passing.without_nodes(oci, &passed);
         let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
         let features = GuestFeatures { seccomp: details.seccomp };
@@ -180,10 +184,11 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         &self,
         spec: &Spec,
         passed: &Passed,
+        features: &BTreeSet<Feature>,
         budget: Budget,
     ) -> Result<GuestDetails, OperationError> {
         let has_filter = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
-        if !has_filter && passed.plan.functions.is_empty() {
+        if !has_filter && passed.plan.functions.is_empty() && features.is_empty() {
             return Ok(GuestDetails::default());
         }
         let details = self.ask(self.agent.details(budget.deadline())).await;

@@ -26,13 +26,23 @@ impl Bench {
         let layers = ["top", "base"].map(|name| files.layer(name, |_| {}));
         let path = |name| HostPath::new(files.path().join(name)).unwrap();
         let machine = MachineSpec::new("box".parse().unwrap(), path("vmlinux"), path("initrd"), path("run"));
-        let spec = SandboxSpec::new(machine);
+        let mut spec = SandboxSpec::new(machine);
+        // The fake guest does not end the fake machine: waiting for that is in vain.
+        spec.timing.power_off = std::time::Duration::from_millis(1);
         Self { hypervisor, agent, spec, layers: layers.into(), files }
     }
 
     /// The image of a layer.
     pub(crate) fn layer(&self) -> &std::path::Path {
         &self.layers[0]
+    }
+
+    /// An image with metadata only, and those with its data.
+    pub(crate) fn layer_with_blobs(&self) -> (PathBuf, [PathBuf; 2]) {
+        self.files.layer_with_blobs("merged", |root| {
+            let data: Vec<u8> = (0_u32..32 << 10).flat_map(u32::to_le_bytes).collect();
+            std::fs::write(root.join("data"), data).unwrap();
+        })
     }
 
     /// A directory for what the test needs, gone with the bench.

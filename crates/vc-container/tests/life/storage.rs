@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{MountBuilder, Spec};
-use vc_agent::Call;
 use vc_agent::fake::{FakeAgent, FakeConnector};
-use vc_container::{ContainerSpec, ContainerStorage, Recovered, Sandbox, storage_request};
+use vc_agent::{Call, Feature};
+use vc_container::{Cause, ContainerSpec, ContainerStorage, Recovered, Sandbox, storage_request};
 use vc_hypervisor::fake::FakeHypervisor;
 use vc_storage::{DirectVolumes, Mount, MountPolicy, Rootfs, Surroundings};
 use vc_types::HostPath;
@@ -77,6 +77,30 @@ async fn a_plan_that_is_carried_out_too_late_makes_no_image_anew() {
     sandbox.create_container(id("web"), spec).await.unwrap_err();
     assert_eq!(fs::read_to_string(&image).unwrap(), "of another");
     sandbox.stop().await.unwrap();
+}
+
+/// An option that the agent protocol has no word for is sent to no agent that did not say that it knows it.
+#[tokio::test]
+async fn blobs_are_asked_of_an_agent_that_says_it_knows_them() {
+    for knows in [false, true] {
+        let agent = if knows { FakeAgent::new().feature(Feature::BlobPartitions) } else { FakeAgent::new() };
+        let bench = Bench::new(FakeHypervisor::default(), agent);
+        let (metadata, blobs) = bench.layer_with_blobs();
+        let blobs: Vec<_> = blobs.iter().map(|blob| format!("device={}", blob.display())).collect();
+        let options: Vec<&str> = ["ro", "loop"].into_iter().chain(blobs.iter().map(String::as_str)).collect();
+        let mounts = [mount("erofs", &metadata, &options)];
+        let sandbox = bench.sandbox().await.unwrap();
+        let web = sandbox.create_container(id("web"), container_spec(command("web"), &mounts)).await;
+        if knows {
+            web.unwrap();
+        } else {
+            let refusal = web.unwrap_err();
+            let wanted = matches!(refusal.cause, Cause::NoFeature("vc.blob-partitions"));
+            assert!(wanted && refusal.left.is_empty(), "{refusal:?}");
+            bench.assert_no_container("after the refusal");
+        }
+        sandbox.stop().await.unwrap();
+    }
 }
 
 /// The driver asks the sandbox of its volume; a failed creation and the end of the sandbox take that back.

@@ -6,6 +6,10 @@ use vc_agent_protocol::agent::{AgentDetails, GuestDetailsRequest, GuestDetailsRe
 
 const MEMORY: &str = "/sys/devices/system/memory";
 
+/// The data of an EROFS image may be in partitions of their own (`X-vc.blob-partition`). The agent protocol has no
+/// such option, so a runtime has to see this feature before it uses it.
+const BLOB_PARTITIONS: &str = "vc.blob-partitions";
+
 /// The answer to `request`.
 pub(crate) fn details(request: &GuestDetailsRequest) -> GuestDetailsResponse {
     let block_size = || {
@@ -18,6 +22,7 @@ pub(crate) fn details(request: &GuestDetailsRequest) -> GuestDetailsResponse {
         device_handlers: crate::spec::DEVICE_HANDLERS.iter().map(|&name| name.to_owned()).collect(),
         storage_handlers: StorageSpec::DRIVERS.map(str::to_owned).to_vec(),
         supports_seccomp: crate::SUPPORTS_SECCOMP,
+        extra_features: vec![BLOB_PARTITIONS.to_owned()],
         ..Default::default()
     };
     GuestDetailsResponse {

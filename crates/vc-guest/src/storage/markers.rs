@@ -39,7 +39,8 @@ pub struct NewDirectory {
 
 const PREFIX: &str = "X-kata.";
 
-/// A partition with data of the layer. Kata's agent has no such option, and its kernel refuses it.
+/// A partition with data of the layer. Kata's agent has no such option, and its kernel refuses it; that this one has it
+/// is told by GetGuestDetails.
 const BLOB: &str = "X-vc.blob-partition=";
 
 /// The mount that a directory is made in: the writable layer, which is the first one.

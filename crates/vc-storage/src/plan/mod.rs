@@ -9,10 +9,10 @@ mod storage;
 mod tree;
 mod verity;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use vc_agent::StorageDriver;
+use vc_agent::{Feature, StorageDriver};
 use vc_device::{DeviceIdentity, DeviceSource, FileId};
 use vc_types::{ContainerId, GuestPath, HostPath};
 
@@ -29,6 +29,10 @@ use disk::Disks;
 
 /// The tag by which the guest mounts the shared directory. Kata's agent has the same.
 pub const SHARE_TAG: &str = "kataShared";
+
+/// The option that names a partition with data of a layer, beside the one with its metadata. Kata's agent has none
+/// like it.
+pub(crate) const BLOB_PARTITION: &str = "X-vc.blob-partition";
 
 /// What a container needs: its root, and its mounts.
 #[derive(Clone, Debug)]
@@ -285,6 +289,16 @@ impl StoragePlan {
             Edit::Replace { kind, source, .. } if kind == "bind" => GuestPath::new(source).ok(),
             _ => None,
         }
+    }
+
+    /// What the agent has to be able to do beyond the agent protocol. Its GetGuestDetails tells.
+    pub fn features(&self) -> BTreeSet<Feature> {
+        let mut options = self.storages.iter().flat_map(|storage| &storage.options);
+        options
+            .any(|option| option.starts_with(BLOB_PARTITION))
+            .then_some(Feature::BlobPartitions)
+            .into_iter()
+            .collect()
     }
 
     /// Layers out are layers in: each is mounted once, and each image of it is on one disk.

@@ -8,6 +8,7 @@ use vc_device::{
 };
 use vc_types::{DeviceNumber, GuestPath, HostPath};
 
+use super::BLOB_PARTITION;
 use super::disk::path_of;
 use super::storage::{Order, PlannedStorage};
 use super::{
@@ -94,7 +95,7 @@ impl Planner<'_> {
                     storage.options.push(format!("X-kata.partition-number={partition}"));
                 }
                 let end = partition + storage.layer_images;
-                let blobs = (partition + 1..end).map(|number| format!("X-vc.blob-partition={number}"));
+                let blobs = (partition + 1..end).map(|number| format!("{BLOB_PARTITION}={number}"));
                 storage.options.extend(blobs);
                 storage.options.extend(layer.verity.iter().flat_map(verity::of_layer));
                 storages.push(storage);
