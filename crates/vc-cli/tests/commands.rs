@@ -148,4 +148,8 @@ fn a_volume_is_left_to_the_runtime_and_taken_back() {
         assert_eq!(said(&run("remove", &[])), (Some(0), String::new()));
     }
     assert_eq!(volumes.find(&path).unwrap(), None);
+    // Where it was, if nobody else has one.
+    for directory in volumes.root().ancestors().take(3) {
+        let _ = std::fs::remove_dir(directory);
+    }
 }

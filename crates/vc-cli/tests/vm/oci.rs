@@ -344,6 +344,7 @@ fn a_volume_of_a_csi_driver_grows_under_a_container() {
     assert_eq!(exit_code(owner), Some(137));
     bundle.refused(&["direct-volume", "stats", "--volume-path", path], "no container uses the volume");
     bundle.succeed(&["direct-volume", "remove", "--volume-path", path]);
+    crate::volumes::remove_unused_store();
     bundle.succeed(&["delete", "c"]);
     bundle.assert_nothing_left();
 }

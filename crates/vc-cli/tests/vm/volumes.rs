@@ -63,10 +63,14 @@ impl Direct {
 impl Drop for Direct {
     fn drop(&mut self) {
         self.volumes.remove(&self.volume).unwrap();
-        // Where they are, if nobody else has one.
-        for parent in ["shared/direct-volumes", "shared", ""] {
-            let _ = fs::remove_dir(Path::new("/run/kata-containers").join(parent));
-        }
+        remove_unused_store();
+    }
+}
+
+/// Removes the directories where volumes are, if nobody has one.
+pub(crate) fn remove_unused_store() {
+    for parent in ["shared/direct-volumes", "shared", ""] {
+        let _ = fs::remove_dir(Path::new("/run/kata-containers").join(parent));
     }
 }
 
