@@ -1,5 +1,6 @@
 //! The command line.
 
+mod direct_volume;
 mod explain;
 mod oci;
 mod run;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use direct_volume::{DirectVolume, Volume};
 pub(crate) use explain::Explain;
 pub(crate) use oci::{Create, Delete, Events, Exec, Id, Kill, List, ListFormat, MakeSpec, Ps, Update};
 pub(crate) use run::{Machine, Rootfs, Run};
@@ -46,7 +48,7 @@ pub(crate) struct Global {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Set a key of the configuration, such as hypervisor.qemu.guest=/srv/guest; may be repeated
+    /// Set a key, such as hypervisor.qemu.guest=/srv/guest; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
 
@@ -78,7 +80,7 @@ pub(crate) enum Command {
     /// The exit code is the command's; 128+n when signal n ended it; 125 when vc itself failed; 126
     /// when the command cannot be executed; 127 when it does not exist.
     Run(Box<Run>),
-    /// Tell how the storage of a container would reach its machine, and why; changes nothing.
+    /// Tell how a container's storage would reach its machine, and why; changes nothing.
     ///
     /// The exit code is 125 when the container cannot be had, with the reason on standard error.
     Explain(Explain),
@@ -107,6 +109,9 @@ pub(crate) enum Command {
     Update(Box<Update>),
     /// Print what a container uses, again and again
     Events(Events),
+    /// Leave volumes to the runtime, and ask for them: what CSI drivers call
+    #[command(subcommand)]
+    DirectVolume(DirectVolume),
     /// Remove the containers whose owners were killed, and say which
     Recover,
     /// Print what this runtime can do, in the form of the OCI runtime specification

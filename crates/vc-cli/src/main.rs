@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         Command::Resume(options) => Oci::Resume(options),
         Command::Update(options) => Oci::Update(options),
         Command::Events(options) => Oci::Events(options),
+        Command::DirectVolume(what) => Oci::DirectVolume(what),
         Command::Recover => Oci::Recover,
         Command::Features => Oci::Features,
         Command::Spec(options) => Oci::Spec(options),

@@ -22,12 +22,13 @@ pub(crate) mod root;
 pub(crate) mod state;
 pub(crate) mod talk;
 mod update;
+mod volume;
 
 use std::process::ExitCode;
 
 pub(crate) use attend::attend_as_ordered;
 
-use crate::cli::{Create, Delete, Events, Exec, Global, Id, Kill, List, MakeSpec, Ps, Update};
+use crate::cli::{Create, Delete, DirectVolume, Events, Exec, Global, Id, Kill, List, MakeSpec, Ps, Update};
 use crate::failure::Failure;
 use protocol::Ask;
 use root::Root;
@@ -50,6 +51,7 @@ pub(crate) enum Oci {
     Resume(Id),
     Update(Box<Update>),
     Events(Events),
+    DirectVolume(DirectVolume),
     Features,
     Recover,
     Spec(MakeSpec),
@@ -87,6 +89,7 @@ fn act(root: &Root, global: &Global, command: Oci) -> Result<(), Failure> {
         Oci::Resume(options) => control::freeze(root, &options.id, Ask::Resume),
         Oci::Update(options) => update::update(root, &options),
         Oci::Events(options) => events::events(root, &options),
+        Oci::DirectVolume(what) => volume::direct_volume(root, &what),
         Oci::Recover => recover::recover(root),
         Oci::Features => features::features(),
         Oci::Spec(options) => features::spec(&options),

@@ -116,3 +116,36 @@ fn the_help_fits_a_screen() {
         assert!(text(&output.stdout).lines().count() <= 40, "{line:?}:\n{}", text(&output.stdout));
     }
 }
+
+/// Where volumes are is fixed, so this needs root; a volume that is found goes again.
+#[test]
+fn a_volume_is_left_to_the_runtime_and_taken_back() {
+    if !vc_tests::root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (root, volume) = (dir.path().join("state"), dir.path().join("volume"));
+    let (root, volume) = (root.to_str().unwrap(), volume.to_str().unwrap());
+    let run = |what: &str, more: &[&str]| {
+        vc(&[&["--root", root, "direct-volume", what, "--volume-path", volume], more].concat())
+    };
+    let said = |output: &Output| (output.status.code(), text(&output.stderr));
+    let bad =
+        run("add", &["--mount-info", r#"{"volume-type": "nfs", "device": "/dev/x", "fstype": "ext4"}"#]);
+    let (code, why) = said(&bad);
+    assert!(code == Some(1) && why.contains("\"nfs\"; only block is known"), "{why}");
+    let info = r#"{"volume-type": "block", "device": "/dev/x", "fstype": "ext4"}"#;
+    assert_eq!(said(&run("add", &["--mount-info", info])), (Some(0), String::new()));
+    let unused = format!("vc: no container uses the volume {volume}\n");
+    assert_eq!(said(&run("stats", &[])), (Some(1), unused.clone()));
+    assert_eq!(said(&run("resize", &["--size", "4096"])), (Some(1), unused));
+    assert_eq!(said(&run("resize", &["--size", "4k"])).0, Some(1));
+    let volumes = vc_storage::DirectVolumes::default();
+    let path = vc_types::HostPath::new(volume).unwrap();
+    volumes.record(&path, &"gone".parse().unwrap()).unwrap();
+    assert_eq!(said(&run("stats", &[])), (Some(1), "vc: container gone does not exist\n".into()));
+    for _ in 0..2 {
+        assert_eq!(said(&run("remove", &[])), (Some(0), String::new()));
+    }
+    assert_eq!(volumes.find(&path).unwrap(), None);
+}

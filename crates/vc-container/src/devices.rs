@@ -69,6 +69,13 @@ impl Devices {
         registry.devices().filter_map(located).collect()
     }
 
+    /// The plugged device that is this of the host.
+    pub(crate) fn plugged_as(&self, identity: &DeviceIdentity) -> Option<DeviceId> {
+        let registry = self.registry();
+        let device = registry.find(identity)?;
+        matches!(registry.state(device), Some(DeviceState::Plugged(_))).then(|| device.clone())
+    }
+
     /// The uses of a container, for whoever lost them with the owner before.
     pub(crate) fn handles(&self, container: &ContainerId) -> Vec<Handle> {
         self.registry().handles(container)

@@ -69,6 +69,10 @@ pub enum Step {
     RemoveShares,
     /// Tell a CSI driver which sandbox has its volume.
     Volume(HostPath),
+    /// Ask how full a volume is.
+    InspectVolume(HostPath),
+    /// Have a volume grow.
+    GrowVolume(HostPath),
     /// Copy a file or directory into the guest.
     Copy(HostPath),
     /// A call of the agent about the sandbox.
@@ -121,6 +125,8 @@ impl fmt::Display for Step {
             Self::EndServer => f.write_str("end virtiofsd"),
             Self::RemoveShares => f.write_str("remove the shared directory"),
             Self::Volume(path) => write!(f, "tell the CSI driver which sandbox has its volume {path}"),
+            Self::InspectVolume(path) => write!(f, "ask how full the volume {path} is"),
+            Self::GrowVolume(path) => write!(f, "have the volume {path} grow"),
             Self::Copy(path) => write!(f, "copy {path} into the guest"),
             Self::Guest(call) => write!(f, "prepare the guest ({call})"),
             Self::Container(call, id) => match call {
@@ -257,6 +263,15 @@ pub enum Cause {
     /// There is a container of that name.
     #[error("there is already a container of this name")]
     Exists,
+    /// The sandbox has no such volume of a CSI driver.
+    #[error("the sandbox has no volume of a CSI driver by this path")]
+    NoSuchVolume,
+    /// A file system cannot grow beyond its disk.
+    #[error("its disk has {bytes} bytes on the host; let that grow first")]
+    SmallDisk {
+        /// How many it has.
+        bytes: u64,
+    },
     /// There is no container of that name.
     #[error("there is no container of this name")]
     NoSuchContainer,

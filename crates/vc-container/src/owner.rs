@@ -15,6 +15,7 @@ mod request;
 mod start;
 mod stop;
 mod update;
+mod volumes;
 mod watch;
 
 use std::collections::BTreeMap;

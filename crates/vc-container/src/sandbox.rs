@@ -8,7 +8,7 @@ use tracing::Instrument;
 use vc_agent::{Agent, Call, Connect, CreateSandbox, Guest as _, VolumeStats};
 use vc_device::DeviceIdentity;
 use vc_hypervisor::{Hypervisor, Machine, MachineExit, MachineSpec, Statistics};
-use vc_types::{ContainerId, Deadline, GuestPath, HostPath, SandboxId};
+use vc_types::{ContainerId, Deadline, HostPath, SandboxId};
 
 use crate::ahead::{self, Ahead};
 use crate::container::{Container, ContainerSpec};
@@ -233,22 +233,25 @@ impl Sandbox {
         self.ask(Step::InspectMachine, |reply| Request::MachineStats { reply }).await
     }
 
-    /// How full a volume is, by where the guest has it ([`StoragePlan::volume`](vc_storage::StoragePlan::volume)). The
-    /// guest tells it: numbers to show, not to trust.
+    /// How full a volume of a CSI driver is, by the path that its driver has it by. The guest tells it: numbers to
+    /// show, not to trust.
     ///
     /// # Errors
-    /// [`OperationError`] when there is none, or the guest does not answer.
-    pub async fn volume_stats(&self, volume: GuestPath) -> Result<VolumeStats, OperationError> {
-        let step = Step::Guest(Call::GetVolumeStats);
+    /// [`OperationError`] when the sandbox has none by that path ([`Cause::NoSuchVolume`]), or the guest does not
+    /// answer.
+    pub async fn volume_stats(&self, volume: HostPath) -> Result<VolumeStats, OperationError> {
+        let step = Step::InspectVolume(volume.clone());
         self.ask(step, |reply| Request::VolumeStats { volume, reply }).await
     }
 
-    /// Lets the file system of a volume grow to `bytes`, once its disk has.
+    /// Lets a volume of a CSI driver grow to `bytes`, once its disk has grown on the host: the machine is told of the
+    /// disk's new size, then the guest has the file system grow.
     ///
     /// # Errors
-    /// [`OperationError`] when there is none, it cannot grow, or the guest does not answer.
-    pub async fn resize_volume(&self, volume: GuestPath, bytes: u64) -> Result<(), OperationError> {
-        let step = Step::Guest(Call::ResizeVolume);
+    /// [`OperationError`] when the sandbox has none by that path ([`Cause::NoSuchVolume`]), its disk is smaller
+    /// ([`Cause::SmallDisk`]), or hypervisor or guest refuse. May be called again.
+    pub async fn resize_volume(&self, volume: HostPath, bytes: u64) -> Result<(), OperationError> {
+        let step = Step::GrowVolume(volume.clone());
         self.ask(step, |reply| Request::ResizeVolume { volume, bytes, reply }).await
     }
 

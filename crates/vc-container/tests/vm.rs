@@ -165,8 +165,8 @@ async fn d1_1_3_32_and_128_layers_have_their_content_and_keep_their_order() {
     bench.leftovers.assert_none();
 }
 
-/// A volume that a CSI driver has left to the runtime: 8 MiB of ext4, on a disk that has grown to 24 MiB.
-fn direct_volume(bench: &Bench) -> (DirectVolumes, HostPath) {
+/// A volume that a CSI driver has left to the runtime: 8 MiB of ext4.
+fn direct_volume(bench: &Bench) -> (DirectVolumes, HostPath, std::fs::File) {
     let path = |name: &str| HostPath::new(bench.layers.path().join(name)).unwrap();
     let (tree, image, volume) = (path("tree"), path("volume.img"), path("csi"));
     std::fs::create_dir(tree.as_path()).unwrap();
@@ -176,29 +176,18 @@ fn direct_volume(bench: &Bench) -> (DirectVolumes, HostPath) {
     file.set_len(8 << 20).unwrap();
     let mut mkfs = std::process::Command::new("mkfs.ext4");
     assert!(mkfs.arg("-qd").arg(tree.as_path()).arg(image.as_path()).status().unwrap().success());
-    file.set_len(24 << 20).unwrap();
     let volumes = DirectVolumes::below(path("direct-volumes").as_path());
     let info = serde_json::json!({"volume-type": "block", "device": image, "fstype": "ext4",
         "metadata": {"fsGroup": "2000", "fsGroupChangePolicy": "OnRootMismatch"}});
     volumes.add(&volume, info.to_string().as_bytes()).unwrap();
-    (volumes, volume)
+    (volumes, volume, file)
 }
 
-/// What a CSI driver asks of a volume that it has left to the runtime, while a container uses it.
-#[tokio::test]
-async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
-    let Some(bench) = Bench::new() else { return };
-    let (volumes, volume) = direct_volume(&bench);
-    let mut oci = shell(
-        "stat -c '%g %a' /csi /csi/file; head -c 3000000 /dev/zero > /csi/new; stat -c %g /csi/new; \
-                         echo end; exec sleep 600",
-    );
-    let mut mount = oci_spec::runtime::MountBuilder::default()
-        .destination("/csi")
-        .typ("bind")
-        .source(volume.as_path())
-        .build()
-        .unwrap();
+/// A container that has the volume at `/csi`, and runs `script`.
+fn with_volume(bench: &Bench, (volumes, volume): (&DirectVolumes, &HostPath), script: &str) -> ContainerSpec {
+    let mut oci = shell(script);
+    let mount = oci_spec::runtime::MountBuilder::default().destination("/csi").typ("bind");
+    let mut mount = mount.source(volume.as_path()).build().unwrap();
     mount.set_options(Some(vec!["rbind".to_owned()]));
     oci.set_mounts(Some(oci.mounts().clone().unwrap_or_default().into_iter().chain([mount]).collect()));
     let root = vc_storage::Mount {
@@ -207,33 +196,69 @@ async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
         options: vec!["ro".to_owned()],
     };
     let request = storage_request("web".parse().unwrap(), Rootfs::of_mounts(&[root]).unwrap(), &oci).unwrap();
-    let around = Surroundings { direct_volumes: Some(&volumes), ..Surroundings::default() };
+    let around = Surroundings { direct_volumes: Some(volumes), ..Surroundings::default() };
     let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
-    let at = storage.plan.volume("/csi").unwrap();
-    let sandbox = bench.sandbox().await;
-    let web = sandbox.create_container("web".parse().unwrap(), ContainerSpec { oci, storage }).await.unwrap();
-    assert_eq!(
-        volumes.sandbox(&volume).unwrap(),
-        Some("box".parse().unwrap()),
-        "its driver knows whom to ask"
-    );
-    web.start().await.unwrap();
+    ContainerSpec { oci, storage }
+}
+
+/// What it writes until a line with `end`.
+async fn until_end(container: &Container) -> String {
     let mut seen = String::new();
     while !seen.ends_with("end\n") {
-        let some = web.read(Stream::Stdout, 4096).await.unwrap();
+        let some = container.read(Stream::Stdout, 4096).await.unwrap();
         assert!(!some.is_empty(), "it ended with {seen:?}");
         seen += &String::from_utf8(some).unwrap();
     }
-    assert_eq!(seen, "2000 2775\n2000 664\n2000\nend\n");
-    let before = sandbox.volume_stats(at.clone()).await.unwrap().bytes.unwrap();
+    seen
+}
+
+/// What a CSI driver asks of a volume that it has left to the runtime, while a container uses it.
+async fn a_direct_volume_grows(ports: u8) {
+    let Some(bench) = Bench::new() else { return };
+    let (volumes, volume, file) = direct_volume(&bench);
+    let script = "stat -c '%g %a' /csi /csi/file; head -c 3000000 /dev/zero > /csi/new; stat -c %g /csi/new; \
+                  echo end; read line; cat /proc/partitions; echo end; exec sleep 600";
+    let spec = with_volume(&bench, (&volumes, &volume), script);
+    let mut machine = bench.machine();
+    machine.hotplug_ports = ports;
+    let sandbox = SandboxSpec::new(machine);
+    let sandbox = Sandbox::create(&Qemu::default(), &Connector::default(), sandbox).await.unwrap();
+    let web = sandbox.create_container("web".parse().unwrap(), spec).await.unwrap();
+    let has = volumes.sandbox(&volume).unwrap();
+    assert_eq!(has, Some("box".parse().unwrap()), "its driver knows whom to ask");
+    web.start().await.unwrap();
+    assert_eq!(until_end(&web).await, "2000 2775\n2000 664\n2000\nend\n");
+    let stats = async || sandbox.volume_stats(volume.clone()).await.unwrap().bytes.unwrap();
+    let before = stats().await;
     assert!(before.total < 8 << 20 && before.used >= 3_000_000, "{before:?}");
-    sandbox.resize_volume(at.clone(), 24 << 20).await.unwrap();
-    let after = sandbox.volume_stats(at).await.unwrap().bytes.unwrap();
+    let early = sandbox.resize_volume(volume.clone(), 24 << 20).await.unwrap_err();
+    assert!(matches!(early.cause, Cause::SmallDisk { bytes: 0x80_0000 }), "{early:?}");
+    file.set_len(24 << 20).unwrap();
+    for _ in 0..2 {
+        sandbox.resize_volume(volume.clone(), 24 << 20).await.unwrap();
+    }
+    assert_eq!(file.metadata().unwrap().len(), 24 << 20);
+    let after = stats().await;
     assert!(after.total > 16 << 20 && after.used >= 3_000_000, "{after:?}");
+    web.write_stdin(b"\n".to_vec()).await.unwrap();
+    // The disk itself, in KiB.
+    let seen = until_end(&web).await;
+    assert!(seen.lines().any(|line| line.split_whitespace().nth(2) == Some("24576")), "{seen}");
     web.stop().await.unwrap();
     sandbox.stop().await.unwrap();
     assert_eq!(volumes.sandbox(&volume).unwrap(), None);
     bench.leftovers.assert_none();
+}
+
+#[tokio::test]
+async fn a_direct_volume_has_its_group_tells_how_full_it_is_and_grows() {
+    a_direct_volume_grows(6).await;
+}
+
+/// Whose kernel has to ask for the size.
+#[tokio::test]
+async fn a_direct_volume_on_a_logical_unit_grows() {
+    a_direct_volume_grows(1).await;
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ pub async fn run<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec, image: &Path
     resize::a_machine_grows_as_far_as_it_was_launched_for(hypervisor, spec).await;
     resize::more_and_less_than_possible_is_refused(hypervisor, spec).await;
     resize::a_machine_of_fixed_size_keeps_it(hypervisor, spec).await;
+    resize::a_disk_grows_with_its_image(hypervisor, spec, image).await;
     hotplug::a_device_has_one_place(hypervisor, spec, image).await;
     hotplug::disks_find_room_when_ports_are_taken(hypervisor, spec, image).await;
     hotplug::many_at_once_have_a_place_each(hypervisor, spec, image).await;

@@ -50,6 +50,8 @@ struct World {
 struct Running {
     topology: Arc<Mutex<Topology>>,
     size: Arc<Mutex<Size>>,
+    /// The size of each disk of one image, in bytes.
+    disks: Arc<Mutex<BTreeMap<DeviceId, u64>>>,
     exit: Arc<watch::Sender<Option<MachineExit>>>,
 }
 
@@ -57,6 +59,10 @@ impl Running {
     fn devices(&self) -> Vec<DeviceId> {
         let topology = self.topology.lock().expect("no test thread panics while it holds the topology");
         topology.plugged().into_iter().map(|(_, device)| device.clone()).collect()
+    }
+
+    fn disks(&self) -> MutexGuard<'_, BTreeMap<DeviceId, u64>> {
+        self.disks.lock().expect("no test thread panics while it holds the disks")
     }
 }
 
@@ -77,6 +83,11 @@ impl FakeHypervisor {
     pub fn machines(&self) -> BTreeMap<SandboxId, Vec<DeviceId>> {
         let world = self.world();
         world.machines.iter().map(|(id, machine)| (id.clone(), machine.devices())).collect()
+    }
+
+    /// How large the machine believes the disk to be, in bytes; `None` when it has no such disk.
+    pub fn disk_size(&self, machine: &SandboxId, disk: &DeviceId) -> Option<u64> {
+        self.world().machines.get(machine)?.disks().get(disk).copied()
     }
 
     /// Ends a running machine as a crash would.
@@ -150,6 +161,7 @@ impl Hypervisor for FakeHypervisor {
         let running = Running {
             topology: Arc::new(Mutex::new(topology)),
             size: Arc::new(Mutex::new(Size::of(spec))),
+            disks: Arc::default(),
             exit: Arc::new(watch::channel(None).0),
         };
         self.world().machines.insert(spec.id.clone(), running.clone());

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::num::NonZeroU8;
 
-use vc_types::{Deadline, MiB};
+use vc_types::{Deadline, DeviceId, MiB};
 
 use crate::ResizeError;
 
@@ -39,4 +39,20 @@ pub trait Resize: Send + Sync {
         wanted: MiB,
         deadline: Deadline,
     ) -> impl Future<Output = Result<MiB, ResizeError>> + Send;
+
+    /// Tells the machine that the image of a plugged disk has grown to `bytes` on the host. A disk that has that
+    /// size keeps it. `bytes` must be what the image has: a longer file would be cut to it.
+    ///
+    /// # Errors
+    /// [`ResizeError`]: [`ResizeError::NoDisk`] when it is not plugged, [`ResizeError::TooLittle`] when `bytes` are
+    /// fewer than the disk has.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the change; call again to learn how it went.
+    fn grow_disk(
+        &self,
+        disk: &DeviceId,
+        bytes: u64,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<(), ResizeError>> + Send;
 }

@@ -61,6 +61,11 @@ impl Shared {
         self.devices.lock().expect("nothing panics while it holds the devices")
     }
 
+    /// How the machine ended, if it has.
+    pub(crate) fn ended(&self) -> Option<MachineExit> {
+        self.exit.borrow().clone()
+    }
+
     /// Waits for the machine's end. All callers are told the same.
     pub(crate) async fn exited(&self) -> MachineExit {
         let mut exit = self.exit.clone();
@@ -200,6 +205,11 @@ impl Resize for QemuMachine {
 
     async fn resize_memory(&self, wanted: MiB, deadline: Deadline) -> Result<MiB, ResizeError> {
         let work = resize::memory(self.shared.clone(), wanted, deadline);
+        tokio::spawn(work).await.expect("resizing does not panic and is not aborted")
+    }
+
+    async fn grow_disk(&self, disk: &DeviceId, bytes: u64, deadline: Deadline) -> Result<(), ResizeError> {
+        let work = resize::disk(self.shared.clone(), disk.clone(), bytes, deadline);
         tokio::spawn(work).await.expect("resizing does not panic and is not aborted")
     }
 }

@@ -4,6 +4,7 @@
 //! nor made twice. One change at a time, since each counts on what it was told.
 
 mod dimms;
+mod disk;
 mod vcpus;
 mod virtio_mem;
 
@@ -84,6 +85,8 @@ pub(crate) async fn memory(shared: Arc<Shared>, wanted: MiB, deadline: Deadline)
         MemoryGrowth::VirtioMem { .. } => virtio_mem::resize(&shared, limits.memory, wanted, deadline).await,
     }
 }
+
+pub(crate) use disk::grow as disk;
 
 async fn turn(shared: &Shared, deadline: Deadline) -> Result<SemaphorePermit<'_>, ResizeError> {
     let turn = tokio::time::timeout(deadline.remaining(), shared.resizing.acquire()).await;

@@ -16,7 +16,7 @@ use crate::rootfs::VerityRoot;
 use crate::volume::MountFacts;
 
 pub use gather::{FactsError, Surroundings, gather};
-pub use open::{OpenError, OpenImages};
+pub use open::{OpenError, OpenImages, disk_of_volume};
 pub use root::{RootfsError, rootfs_at};
 
 /// What is known about the host.

@@ -18,7 +18,7 @@ mod volume;
 
 pub use facts::{
     DirectoryFacts, DiskFacts, FactsError, HostFacts, LayerFacts, OpenError, OpenImages, RootFacts,
-    RootfsError, Surroundings, VerityFacts, gather, rootfs_at,
+    RootfsError, Surroundings, VerityFacts, disk_of_volume, gather, rootfs_at,
 };
 pub use layer::{Layer, LayerSourceError};
 pub use mount::Mount;
@@ -26,7 +26,7 @@ pub use packing::Packing;
 pub use plan::{
     CopyPlan, Decision, DiskPlan, DiskPlug, DiskRefusal, DiskUse, Edit, ImagePlan, MountEdit, Part,
     PlanError, PlannedSource, PlannedStorage, PolicyError, SHARE_TAG, ServicePlan, SharePlan, StoragePlan,
-    StorageRequest, Unsupported, WATCHABLE, plan,
+    StorageRequest, Unsupported, WATCHABLE, guest_volume, plan,
 };
 pub use rootfs::{
     BlockRootfs, DmVerityInfo, HashType, ImagePull, InvalidNydus, InvalidOption, InvalidVerityRoot,

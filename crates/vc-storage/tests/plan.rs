@@ -8,13 +8,14 @@ mod world;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vc_device::{Access, GuestLocation, PathKind};
+use vc_device::{Access, DeviceSource, GuestLocation, PathKind};
 use vc_mountinfo::DeviceUse;
 use vc_storage::{
-    DiskFacts, DiskPlug, DiskRefusal, DiskUse, Edit, HostFacts, LayerSource, Layers, Mount, MountFacts,
-    MountPolicy, PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper, plan,
+    DiskFacts, DiskPlug, DiskRefusal, DiskUse, Edit, HostFacts, LayerFacts, LayerSource, Layers, Mount,
+    MountFacts, MountPolicy, PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper,
+    plan,
 };
-use vc_types::HostPath;
+use vc_types::{DeviceNumber, HostPath};
 
 use world::{bind, block, directory, facts_of_root, file, mount, request, volume_info};
 
@@ -329,6 +330,32 @@ fn one_device_is_plugged_and_mounted_once_whatever_uses_it() {
         other => panic!("{other:?}"),
     };
     assert_eq!((options(0), options(1)), (vec!["rbind".to_owned(), "ro".into()], vec!["rbind".to_owned()]));
+}
+
+/// Kinds of layers are mixed where a snapshotter has some of them on devices of its own.
+#[test]
+fn layers_that_are_block_devices_are_disks_however_many_they_are() {
+    let rootfs = layers(6);
+    let RootFacts::Layers { layers, .. } = facts_of_root(&rootfs) else { panic!("layers are expected") };
+    let planned = |change: &dyn Fn(&mut Vec<LayerFacts>)| {
+        let mut layers = layers.clone();
+        let (number, path) = (DeviceNumber::new(7, 3).unwrap(), HostPath::new("/dev/loop3").unwrap());
+        layers[3].image = DeviceSource::Block { number, path };
+        change(&mut layers);
+        let facts = HostFacts { root: RootFacts::Layers { layers, upper: None }, mounts: Vec::new() };
+        plan(&request(rootfs.clone(), Vec::new()), &facts, POLICY)
+    };
+    let plan = planned(&|_| {}).unwrap();
+    assert_eq!(plan.disks.len(), 6, "a disk each");
+    assert_eq!(plan.disks[3].paths()[0].to_string(), "/dev/loop3");
+    assert!(plan.disks.iter().all(|disk| disk.request().is_ok() && disk.holds == DiskUse::Layer));
+    // Where they would have to be partitions, it is said why they are not.
+    let twice = planned(&|layers| layers[1] = layers[0].clone()).unwrap_err();
+    let blobs = planned(&|layers| layers[0].blobs = vec![layers[1].image.clone()]).unwrap_err();
+    for refusal in [twice, blobs] {
+        let is_told = matches!(&refusal, PlanError::Unsupported(Unsupported::BlockLayer(_)));
+        assert!(is_told && refusal.to_string().contains("/dev/loop3 is a block device"), "{refusal}");
+    }
 }
 
 #[test]

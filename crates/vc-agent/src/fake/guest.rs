@@ -174,7 +174,7 @@ impl Volumes for FakeAgent {
     }
 
     async fn resize_volume(&self, path: &GuestPath, bytes: u64, deadline: Deadline) -> Done {
-        let act = |_: &mut State| Some(refused(Call::ResizeVolume, "its disk has not grown"));
+        let act = |state: &mut State| Some(state.world.mounts.resize(path, bytes));
         self.serve(Call::ResizeVolume, format!("{path} to {bytes}"), Some(deadline), act).await
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Mounts(BTreeMap<GuestPath, Mount>);
 struct Mount {
     users: u32,
     storage: Storage,
+    /// The size that it was given later, in bytes.
+    resized: Option<u64>,
 }
 
 impl Mounts {
@@ -33,7 +35,7 @@ impl Mounts {
                 self.remove(&storages[..index]);
                 return refused(call, &format!("nothing is mounted at {missing}, a layer of an overlay"));
             }
-            let new = || Mount { users: 0, storage: storage.clone() };
+            let new = || Mount { users: 0, storage: storage.clone(), resized: None };
             self.0.entry(storage.mount_point.clone()).or_insert_with(new).users += 1;
         }
         Ok(())
@@ -68,9 +70,19 @@ impl Mounts {
             return refused(Call::GetVolumeStats, &format!("nothing is mounted at {path}"));
         };
         let total = mount.storage.options.iter().find_map(|option| size(option.strip_prefix("size=")?));
-        let total = total.unwrap_or(1 << 30);
+        let total = mount.resized.or(total).unwrap_or(1 << 30);
         let usage = VolumeUsage { total, used: 0, available: total };
         Ok(VolumeStats { bytes: Some(usage), inodes: Some(usage), fault: None })
+    }
+
+    /// Lets the file system of a disk grow. How large the disk is, the model does not know.
+    pub(super) fn resize(&mut self, path: &GuestPath, bytes: u64) -> Done {
+        let of_disk = [StorageDriver::Block, StorageDriver::Scsi];
+        match self.0.get_mut(path) {
+            Some(mount) if of_disk.contains(&mount.storage.driver) => mount.resized = Some(bytes),
+            _ => return refused(Call::ResizeVolume, &format!("no disk is mounted at {path}")),
+        }
+        Ok(())
     }
 
     /// The first layer of an overlay that is not mounted.

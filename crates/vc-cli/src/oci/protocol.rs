@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use vc_types::HostPath;
 
 use super::record::Status;
 use crate::owner::Member;
@@ -69,6 +70,18 @@ pub(crate) enum Ask {
     },
     /// Tell what it uses.
     Stats,
+    /// Tell how full a volume of a CSI driver is.
+    VolumeStats {
+        /// By what its driver knows it.
+        volume: HostPath,
+    },
+    /// Have a volume of a CSI driver grow.
+    ResizeVolume {
+        /// By what its driver knows it.
+        volume: HostPath,
+        /// How large it is to be.
+        bytes: u64,
+    },
     /// End the container, its machine, and then the owner; a container that runs only by force.
     End {
         /// Whatever it is doing.
@@ -88,6 +101,8 @@ pub(crate) enum Reply {
     Exited(u8),
     /// What the container uses, as runc's events have it.
     Stats(serde_json::Value),
+    /// How full a volume is, as Kata's agent protocol has it in JSON.
+    Volume(serde_json::Value),
     /// It is not for the state the container is in.
     Refused(Status),
     /// It was tried.

@@ -7,6 +7,7 @@ use oci_spec::runtime::{Hooks, LinuxResources, Process as ProcessSpec};
 use tokio::sync::{Notify, mpsc, watch};
 use vc_agent::Signal;
 use vc_container::{Container, Process, Sandbox, State};
+use vc_types::HostPath;
 
 use super::stats;
 use crate::failure::{Chain, Failure};
@@ -84,6 +85,8 @@ impl Life {
             Ask::Resume => self.resume().await,
             Ask::Update { resources } => self.update(*resources).await,
             Ask::Stats => self.stats().await,
+            Ask::VolumeStats { volume } => self.volume_stats(volume).await,
+            Ask::ResizeVolume { volume, bytes } => self.resize_volume(volume, bytes).await,
             Ask::End { force } => self.end(force),
             Ask::Exec { .. } | Ask::Add { .. } => Err(Failure::message("this is answered by a conversation")),
         };
@@ -164,6 +167,15 @@ impl Life {
 
     async fn stats(&self) -> Result<Reply, Failure> {
         Ok(Reply::Stats(stats::as_runc(&self.container.stats().await?)))
+    }
+
+    async fn volume_stats(&self, volume: HostPath) -> Result<Reply, Failure> {
+        Ok(Reply::Volume(stats::of_volume(&self.sandbox.volume_stats(volume).await?)))
+    }
+
+    async fn resize_volume(&self, volume: HostPath, bytes: u64) -> Result<Reply, Failure> {
+        self.sandbox.resize_volume(volume, bytes).await?;
+        Ok(Reply::Done)
     }
 
     /// Runs another process in the container.

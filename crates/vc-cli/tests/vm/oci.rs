@@ -302,6 +302,52 @@ fn commands_reach_a_container_that_runs() {
     bundle.assert_nothing_left();
 }
 
+/// A CSI driver leaves a disk to the runtime, extends it on the host while a container uses it, and asks for that.
+#[test]
+fn a_volume_of_a_csi_driver_grows_under_a_container() {
+    let Some(bench) = Bench::new() else { return };
+    let process =
+        json!({"args": ["sleep", "600"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    let source = bundle.share("csi");
+    let path = source.to_str().unwrap();
+    let image = crate::volumes::ext4(&bench, "csi.img", &source);
+    // QEMU is told of a device what it must not be of a file: no size but its own.
+    let device = crate::volumes::Loop::of(&image);
+    let info = json!({"volume-type": "block", "device": device.0, "fstype": "ext4", "options": ["rw"]});
+    bundle.succeed(&["direct-volume", "add", "--volume-path", path, "--mount-info", &info.to_string()]);
+    set_child_subreaper(true).unwrap();
+    let owner = bundle.create(&[]);
+    bundle.succeed(&["start", "c"]);
+    let total = || -> u64 {
+        let stats: Value =
+            serde_json::from_str(&bundle.succeed(&["direct-volume", "stats", "--volume-path", path]))
+                .unwrap();
+        assert_eq!(
+            (&stats["usage"][0]["unit"], &stats["usage"][1]["unit"]),
+            (&json!(1), &json!(2)),
+            "{stats}"
+        );
+        stats["usage"][0]["total"].as_u64().unwrap()
+    };
+    assert!(total() < 16 << 20);
+    let resize = ["direct-volume", "resize", "--volume-path", path, "--size", "33554432"];
+    bundle.refused(&resize, "its disk has 16777216 bytes on the host");
+    File::options().write(true).open(&image).unwrap().set_len(32 << 20).unwrap();
+    device.grow();
+    bundle.succeed(&resize);
+    assert!(total() > 24 << 20);
+    // What the guest believes of the disk itself.
+    let seen = bundle.succeed(&["exec", "c", "sh", "-c", "df -k /csi | tail -n1; cat /proc/partitions"]);
+    assert!(seen.lines().any(|line| line.split_whitespace().nth(2) == Some("32768")), "{seen}");
+    bundle.succeed(&["kill", "c", "KILL"]);
+    assert_eq!(exit_code(owner), Some(137));
+    bundle.refused(&["direct-volume", "stats", "--volume-path", path], "no container uses the volume");
+    bundle.succeed(&["direct-volume", "remove", "--volume-path", path]);
+    bundle.succeed(&["delete", "c"]);
+    bundle.assert_nothing_left();
+}
+
 /// What is shared for reading and writing survives that, as it is.
 #[test]
 fn a_killed_owner_is_told_of_and_leaves_nothing_when_deleted() {

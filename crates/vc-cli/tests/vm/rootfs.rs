@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use vc_tests::{Layers, Mounted};
 
-use crate::run::{Bench, assert_code, text};
+use crate::run::{Bench, assert_code, feed, text};
+use crate::volumes::{Loop, with_root};
 
 /// Writes what the merged root file system shows.
 const SHOW: &str = "cat /etc/who; cat /etc/only-middle; test -e /etc/passwd || echo no passwd; \
@@ -47,6 +48,37 @@ fn layers_are_merged_the_top_one_first() {
     let output = bench.finish(command);
     assert_code(&output, 0);
     assert_eq!(text(&output.stdout), MERGED);
+}
+
+/// As of a snapshotter that has each layer on a device of its own. Five are too many for one disk each, were they files.
+#[test]
+fn layers_on_block_devices_of_the_host_are_merged() {
+    if !vc_tests::root() {
+        return;
+    }
+    let Some(bench) = Bench::new() else { return };
+    let names = |n: usize| {
+        bench.layers.layer(&format!("plain{n}"), |root| fs::write(root.join("n"), n.to_string()).unwrap())
+    };
+    let devices: Vec<Loop> =
+        (0..3).map(names).chain(three(&bench.layers, &bench.busybox)).map(|image| Loop::of(&image)).collect();
+    let option = |device: &Loop| {
+        let volume =
+            serde_json::json!({"volume_type": "layer_raw_block", "source": device.0, "fs_type": "erofs"});
+        format!("io.katacontainers.volume={}", base64(&volume.to_string()))
+    };
+    let options: Vec<String> = devices.iter().map(option).collect();
+    let mount = serde_json::json!({"type": "overlay", "source": "overlay", "options": options});
+    let output = with_root(&bench, &[mount], &format!("cat /n; echo; {SHOW}"));
+    assert_code(&output, 0);
+    assert_eq!(text(&output.stdout), format!("0\n{MERGED}"));
+}
+
+/// By the host's own program.
+fn base64(what: &str) -> String {
+    let mut command = std::process::Command::new("base64");
+    command.arg("-w0");
+    text(&feed(command, what.as_bytes()).stdout)
 }
 
 #[test]

@@ -21,10 +21,15 @@ pub(crate) fn ext4(bench: &Bench, name: &str, tree: &Path) -> PathBuf {
 }
 
 /// A loop device.
-struct Loop(String);
+pub(crate) struct Loop(pub(crate) String);
 
 impl Loop {
-    fn of(image: &Path) -> Self {
+    /// Has it as much as its file has now.
+    pub(crate) fn grow(&self) {
+        assert!(Command::new("losetup").args(["--set-capacity", &self.0]).status().unwrap().success());
+    }
+
+    pub(crate) fn of(image: &Path) -> Self {
         let device = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
         Self(text(&device.stdout).trim().to_owned())
     }

@@ -45,13 +45,13 @@ impl<M: Machine, A: Agent> Owner<M, A> {
                 });
             }
             Request::VolumeStats { volume, reply } => {
-                self.call(Step::Guest(Call::GetVolumeStats), Ok(()), reply, async move |guest| {
-                    guest.ask(guest.agent.volume_stats(&volume, guest.timing.request())).await
+                self.call(Step::InspectVolume(volume.clone()), Ok(()), reply, async move |guest| {
+                    guest.volume_stats(&volume).await
                 });
             }
             Request::ResizeVolume { volume, bytes, reply } => {
-                self.call(Step::Guest(Call::ResizeVolume), Ok(()), reply, async move |guest| {
-                    guest.ask(guest.agent.resize_volume(&volume, bytes, guest.timing.request())).await
+                self.call(Step::GrowVolume(volume.clone()), Ok(()), reply, async move |guest| {
+                    guest.resize_volume(&volume, bytes).await
                 });
             }
             Request::Read { process, stream, most, reply } => self.read(process, stream, most, reply),

@@ -9,7 +9,7 @@ use vc_agent::{
     VolumeStats,
 };
 use vc_hypervisor::Statistics;
-use vc_types::{ContainerId, GuestPath};
+use vc_types::{ContainerId, HostPath};
 
 use crate::container::{ContainerSpec, ForcedStop, Stream};
 use crate::error::{Leftover, OperationError};
@@ -38,8 +38,8 @@ pub(crate) enum Request {
     WriteStdin { process: ProcessRef, data: Vec<u8>, reply: Reply<usize> },
     CloseStdin { process: ProcessRef, reply: Reply<()> },
     Resize { process: ProcessRef, size: TerminalSize, reply: Reply<()> },
-    VolumeStats { volume: GuestPath, reply: Reply<VolumeStats> },
-    ResizeVolume { volume: GuestPath, bytes: u64, reply: Reply<()> },
+    VolumeStats { volume: HostPath, reply: Reply<VolumeStats> },
+    ResizeVolume { volume: HostPath, bytes: u64, reply: Reply<()> },
     MachineStats { reply: Reply<Statistics> },
     StopSandbox { reply: oneshot::Sender<Vec<Leftover>> },
     KillMachine { reply: oneshot::Sender<()> },

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use vc_storage::{DirectVolumes, InvalidDirectVolume};
+use vc_device::DeviceIdentity;
+use vc_storage::{DirectVolumes, InvalidDirectVolume, disk_of_volume};
 use vc_types::{HostPath, SandboxId};
 
 use super::copy::blocking;
@@ -28,6 +29,16 @@ impl VolumeUse {
     ) -> Result<(), Cause> {
         let Self { store, volume } = self.clone();
         Ok(blocking(move || work(&DirectVolumes::below(store), &volume)).await?)
+    }
+
+    /// Which disk it is, and how many bytes that has on the host now.
+    pub(crate) async fn disk(&self) -> Result<(DeviceIdentity, u64), Cause> {
+        let Self { store, volume } = self.clone();
+        let look = move || -> Result<_, Cause> {
+            let found = DirectVolumes::below(store).find(&volume)?.ok_or(Cause::NoSuchVolume)?;
+            Ok(disk_of_volume(&found)?)
+        };
+        blocking(look).await
     }
 
     /// Takes back what was told to the driver. What was not told is fine.
@@ -55,6 +66,11 @@ impl Volumes {
     /// All of them, to be written down.
     pub(crate) fn all(&self) -> Vec<VolumeUse> {
         self.used().keys().cloned().collect()
+    }
+
+    /// The one of this path.
+    pub(crate) fn get(&self, volume: &HostPath) -> Result<VolumeUse, Cause> {
+        self.used().keys().find(|used| used.volume == *volume).cloned().ok_or(Cause::NoSuchVolume)
     }
 
     /// Has one for a creation. Its driver is told by [`Volumes::tell`], once this was written down.

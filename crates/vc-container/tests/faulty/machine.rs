@@ -237,4 +237,8 @@ impl<M: Machine> Resize for FaultyMachine<M> {
     async fn resize_memory(&self, wanted: MiB, deadline: Deadline) -> Result<MiB, ResizeError> {
         self.resize("resize the memory", deadline, self.inner.resize_memory(wanted, deadline)).await
     }
+
+    async fn grow_disk(&self, disk: &DeviceId, bytes: u64, deadline: Deadline) -> Result<(), ResizeError> {
+        self.resize("grow a disk", deadline, self.inner.grow_disk(disk, bytes, deadline)).await
+    }
 }

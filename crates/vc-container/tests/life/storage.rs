@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{MountBuilder, Spec};
 use vc_agent::fake::{FakeAgent, FakeConnector};
 use vc_agent::{Call, Feature};
-use vc_container::{Cause, ContainerSpec, ContainerStorage, Recovered, Sandbox, storage_request};
+use vc_container::{Cause, ContainerSpec, ContainerStorage, Recovered, Sandbox, Step, storage_request};
 use vc_hypervisor::fake::FakeHypervisor;
 use vc_storage::{DirectVolumes, Mount, MountPolicy, Rootfs, Surroundings};
 use vc_types::HostPath;
 
 use crate::bench::{Bench, command, id};
+use crate::faulty::{Fault, Faults, FaultyConnector, FaultyHypervisor};
 
 fn container_spec(oci: Spec, mounts: &[Mount]) -> ContainerSpec {
     let request = storage_request(id("web"), Rootfs::of_mounts(mounts).unwrap(), &oci).unwrap();
@@ -103,45 +104,109 @@ async fn blobs_are_asked_of_an_agent_that_says_it_knows_them() {
     }
 }
 
+/// A volume that a CSI driver has left to the runtime.
+struct Csi {
+    bench: Bench,
+    volumes: DirectVolumes,
+    path: HostPath,
+    disk: fs::File,
+}
+
+impl Csi {
+    fn new() -> Self {
+        let bench = Bench::new(FakeHypervisor::default(), FakeAgent::new());
+        let (volume, device) = (bench.path().join("csi"), bench.path().join("volume.img"));
+        fs::create_dir(&volume).unwrap();
+        let disk = fs::File::create(&device).unwrap();
+        disk.set_len(1 << 20).unwrap();
+        let volumes = DirectVolumes::below(bench.path().join("direct-volumes"));
+        let path = HostPath::new(&volume).unwrap();
+        let info = serde_json::json!({"volume-type": "block", "device": device, "fstype": "ext4"});
+        volumes.add(&path, info.to_string().as_bytes()).unwrap();
+        Self { bench, volumes, path, disk }
+    }
+
+    /// A container that has it.
+    fn container(&self, name: &str, process: &str) -> ContainerSpec {
+        let mut oci = command(process);
+        let bind = MountBuilder::default().destination("/data").typ("bind").source(self.path.as_path());
+        oci.set_mounts(Some(vec![bind.build().unwrap()]));
+        let rootfs = Rootfs::of_mounts(&[mount("erofs", self.bench.layer(), &["ro", "loop"])]).unwrap();
+        let request = storage_request(id(name), rootfs, &oci).unwrap();
+        let around = Surroundings { direct_volumes: Some(&self.volumes), ..Surroundings::default() };
+        let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
+        assert_eq!(storage.plan.direct_volumes, std::slice::from_ref(&self.path));
+        ContainerSpec { oci, storage }
+    }
+
+    /// What the machine takes the size of its disk for.
+    fn told(&self) -> Option<u64> {
+        let (hypervisor, machine) = (&self.bench.hypervisor, &self.bench.spec.machine.id);
+        let disks = hypervisor.machines()[machine].clone();
+        // The layer is one, too; it is smaller.
+        disks.iter().filter_map(|disk| hypervisor.disk_size(machine, disk)).max()
+    }
+}
+
 /// The driver asks the sandbox of its volume; a failed creation and the end of the sandbox take that back.
 #[tokio::test]
 async fn a_csi_driver_is_told_which_sandbox_has_its_volume() {
-    let mut bench = Bench::new(FakeHypervisor::default(), FakeAgent::new());
-    bench.spec.state_dir = Some(HostPath::new(bench.path().join("state")).unwrap());
-    let (volume, device) = (bench.path().join("csi"), bench.path().join("volume.img"));
-    fs::create_dir(&volume).unwrap();
-    fs::File::create(&device).unwrap().set_len(1 << 20).unwrap();
-    let volumes = DirectVolumes::below(bench.path().join("direct-volumes"));
-    let path = HostPath::new(&volume).unwrap();
-    let info = serde_json::json!({"volume-type": "block", "device": device, "fstype": "ext4"});
-    volumes.add(&path, info.to_string().as_bytes()).unwrap();
-    let spec = |id: &str, process: &str| {
-        let mut oci = command(process);
-        let bind = MountBuilder::default().destination("/data").typ("bind").source(&volume).build().unwrap();
-        oci.set_mounts(Some(vec![bind]));
-        let rootfs = Rootfs::of_mounts(&[mount("erofs", bench.layer(), &["ro", "loop"])]).unwrap();
-        let request = storage_request(id.parse().unwrap(), rootfs, &oci).unwrap();
-        let around = Surroundings { direct_volumes: Some(&volumes), ..Surroundings::default() };
-        let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
-        assert_eq!(storage.plan.direct_volumes, std::slice::from_ref(&path));
-        ContainerSpec { oci, storage }
-    };
+    let mut csi = Csi::new();
+    csi.bench.spec.state_dir = Some(HostPath::new(csi.bench.path().join("state")).unwrap());
+    let Csi { bench, volumes, path, disk } = &csi;
     let sandbox = bench.sandbox().await.unwrap();
-    sandbox.create_container(id("web"), spec("web", "missing")).await.unwrap_err();
-    assert_eq!(volumes.sandbox(&path).unwrap(), None, "after the failure");
-    sandbox.create_container(id("web"), spec("web", "web")).await.unwrap();
+    sandbox.create_container(id("web"), csi.container("web", "missing")).await.unwrap_err();
+    assert_eq!(volumes.sandbox(path).unwrap(), None, "after the failure");
+    let unknown = sandbox.volume_stats(path.clone()).await.unwrap_err();
+    assert!(matches!(unknown.cause, Cause::NoSuchVolume), "{unknown:?}");
+    sandbox.create_container(id("web"), csi.container("web", "web")).await.unwrap();
     let has = Some(bench.spec.machine.id.clone());
-    assert_eq!(volumes.sandbox(&path).unwrap(), has);
-    sandbox.create_container(id("side"), spec("side", "missing")).await.unwrap_err();
-    assert_eq!(volumes.sandbox(&path).unwrap(), has, "of the other container");
+    assert_eq!(volumes.sandbox(path).unwrap(), has);
+    sandbox.create_container(id("side"), csi.container("side", "missing")).await.unwrap_err();
+    assert_eq!(volumes.sandbox(path).unwrap(), has, "of the other container");
 
     sandbox.leave().await;
     let (state, connector) = (bench.spec.state_dir.clone().unwrap(), FakeConnector::new(&bench.agent));
     let recovered = Sandbox::recover(&bench.hypervisor, &connector, &state, bench.spec.timing).await.unwrap();
     let Recovered::Resumed(sandbox) = recovered else { panic!("{recovered:?}") };
-    assert_eq!(volumes.sandbox(&path).unwrap(), has);
+    assert_eq!(volumes.sandbox(path).unwrap(), has);
+    // The next owner knows the volume, too.
+    disk.set_len(2 << 20).unwrap();
+    sandbox.resize_volume(path.clone(), 2 << 20).await.unwrap();
+    assert_eq!(sandbox.volume_stats(path.clone()).await.unwrap().bytes.unwrap().total, 2 << 20);
     sandbox.stop().await.unwrap();
-    assert_eq!(volumes.sandbox(&path).unwrap(), None, "after the end of the sandbox");
+    assert_eq!(volumes.sandbox(path).unwrap(), None, "after the end of the sandbox");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_grows_after_its_disk_and_whichever_call_failed_before() {
+    for fault in Fault::PASSING {
+        for (n, grown) in [(1, "grow a disk"), (2, "ResizeVolume")] {
+            let (csi, faults) = (Csi::new(), Faults::default());
+            let hypervisor = FaultyHypervisor::new(csi.bench.hypervisor.clone(), &faults);
+            let connector = FaultyConnector::new(FakeConnector::new(&csi.bench.agent), &faults);
+            let sandbox = Sandbox::create(&hypervisor, &connector, csi.bench.spec.clone()).await.unwrap();
+            let web = sandbox.create_container(id("web"), csi.container("web", "web")).await.unwrap();
+            let early = sandbox.resize_volume(csi.path.clone(), 2 << 20).await.unwrap_err();
+            assert!(matches!(early.cause, Cause::SmallDisk { bytes: 0x10_0000 }), "{early:?}");
+            csi.disk.set_len(3 << 20).unwrap();
+            faults.plan(n, fault);
+            let failed = sandbox.resize_volume(csi.path.clone(), 2 << 20).await.unwrap_err();
+            assert!(matches!(failed.step, Step::GrowVolume(_)) && failed.left.is_empty(), "{failed:?}");
+            assert!(faults.met().unwrap().contains(grown), "{:?}", faults.met());
+            faults.heal();
+            sandbox.resize_volume(csi.path.clone(), 2 << 20).await.unwrap();
+            // All of the disk is there, and as much of it is used as was asked for.
+            assert_eq!(csi.told(), Some(3 << 20), "{fault:?}");
+            let stats = sandbox.volume_stats(csi.path.clone()).await.unwrap();
+            assert_eq!(stats.bytes.unwrap().total, 2 << 20, "{fault:?}");
+            web.stop().await.unwrap();
+            web.delete().await.unwrap();
+            let gone = sandbox.volume_stats(csi.path.clone()).await.unwrap_err();
+            assert!(matches!(gone.cause, Cause::NoSuchVolume), "{gone:?}");
+            sandbox.stop().await.unwrap();
+        }
+    }
 }
 
 /// Puts a value into a config map as the kubelet does.

@@ -293,8 +293,12 @@ impl agent_ttrpc::AgentService for Agent {
     }
 
     async fn resize_volume(&self, _: &TtrpcContext, request: ResizeVolumeRequest) -> ttrpc::Result<Empty> {
-        let work = move || Ok(machine::resize(&request.volume_guest_path, request.size)?);
-        empty(blocking("ResizeVolume", work).await)
+        let events = self.0.events();
+        let work = async move {
+            let deadline = Deadline::after(DEVICE_WAIT);
+            Ok(machine::resize(&request.volume_guest_path, request.size, events, deadline).await?)
+        };
+        empty(call("ResizeVolume", work).await)
     }
 
     async fn get_metrics(&self, _: &TtrpcContext, _: GetMetricsRequest) -> ttrpc::Result<Metrics> {

@@ -1,11 +1,15 @@
 //! What is owed about the size of a machine.
 
+use std::fs::File;
 use std::num::NonZeroU8;
+use std::path::Path;
+use std::sync::Arc;
 
-use vc_types::{Deadline, MiB};
+use vc_device::{Access, BlockSpec};
+use vc_types::{Deadline, DeviceId, HostPath, MiB};
 
 use super::{PATIENCE, launch};
-use crate::{Hypervisor, Machine, MachineSpec, MemoryGrowth, Resize, ResizeError};
+use crate::{Hotplug, Hypervisor, Machine, MachineSpec, MemoryGrowth, Resize, ResizeError};
 
 /// The machine of `spec`, with room for twice the vCPUs and for 256 MiB more.
 fn growing(spec: &MachineSpec) -> MachineSpec {
@@ -72,4 +76,34 @@ pub(super) async fn a_machine_of_fixed_size_keeps_it<H: Hypervisor>(hypervisor: 
     let more = machine.resize_memory(plus(spec.memory, 1), deadline()).await;
     assert!(matches!(more, Err(ResizeError::TooMuchMemory { .. })), "{more:?}");
     machine.stop(deadline()).await.expect("it stops");
+}
+
+pub(super) async fn a_disk_grows_with_its_image<H: Hypervisor>(
+    hypervisor: &H,
+    spec: &MachineSpec,
+    image: &Path,
+) {
+    let deadline = || Deadline::after(PATIENCE);
+    let id = |id: &str| -> DeviceId { id.parse().expect("an id") };
+    let machine = launch(hypervisor, spec).await;
+    let path = image.with_extension("grows");
+    let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a new file");
+    file.set_len(1 << 20).expect("it is made");
+    let name = HostPath::new(&path).expect("an absolute path");
+    let grows = BlockSpec::new(id("grows"), Arc::new(file), name, Access::ReadWrite);
+    machine.plug(&grows.clone().into(), deadline()).await.expect("it plugs");
+    grows.image.set_len(2 << 20).expect("it grows");
+    // The second time nothing is left to do.
+    for _ in 0..2 {
+        machine.grow_disk(&id("grows"), 2 << 20, deadline()).await.expect("it is told");
+    }
+    let less = machine.grow_disk(&id("grows"), 1 << 20, deadline()).await;
+    assert!(matches!(less, Err(ResizeError::TooLittle { .. })), "{less:?}");
+    assert_eq!(path.metadata().expect("it is there").len(), 2 << 20, "nothing is cut off");
+    let none = machine.grow_disk(&id("none"), 1 << 20, deadline()).await;
+    assert!(matches!(none, Err(ResizeError::NoDisk { .. })), "{none:?}");
+    machine.stop(deadline()).await.expect("it stops");
+    let late = machine.grow_disk(&id("grows"), 2 << 20, deadline()).await;
+    assert!(matches!(late, Err(ResizeError::MachineGone { .. })), "{late:?}");
+    std::fs::remove_file(path).expect("it goes");
 }

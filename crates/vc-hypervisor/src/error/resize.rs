@@ -1,6 +1,6 @@
 //! What can go wrong when a machine is resized.
 
-use vc_types::MiB;
+use vc_types::{DeviceId, MiB};
 
 use super::Cause;
 use crate::MachineExit;
@@ -20,11 +20,17 @@ pub enum ResizeError {
         /// The most it can have.
         most: MiB,
     },
-    /// Less than the machine was launched with, which no guest can give up.
-    #[error("the machine was launched with {least} and cannot have less")]
+    /// Less than there is, which no guest can give up.
+    #[error("the machine has {least} and cannot have less")]
     TooLittle {
-        /// What it was launched with, with its unit.
+        /// What it was launched with, or a disk has, with its unit.
         least: String,
+    },
+    /// No such disk is plugged.
+    #[error("{device} is no disk that is plugged")]
+    NoDisk {
+        /// The disk.
+        device: DeviceId,
     },
     /// Taking a vCPU away would harm this machine.
     #[error("no vCPU can be taken away: {reason}")]

@@ -34,6 +34,11 @@ impl Hotplug for FakeMachine {
             tokio::time::sleep(deadline.remaining()).await;
             return Err(PlugError::Unknown { device, step: "plug" });
         }
+        if let DeviceSpec::Block(block) = spec {
+            // Of a device it is not this, and nobody asks.
+            let bytes = block.image.metadata().map_or(0, |image| image.len());
+            self.running.disks().insert(device, bytes);
+        }
         Ok(place.guest_location())
     }
 
@@ -61,6 +66,7 @@ impl Hotplug for FakeMachine {
         }
         let given = self.topology().give_back(id);
         given.map_err(|source| UnplugError::NotPlugged { device, source })?;
+        self.running.disks().remove(id);
         Ok(())
     }
 }

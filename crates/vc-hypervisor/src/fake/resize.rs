@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU8;
 
-use vc_types::{Deadline, MiB};
+use vc_types::{Deadline, DeviceId, MiB};
 
 use super::FakeMachine;
 use crate::{ControlError, Resize, ResizeError};
@@ -32,6 +32,17 @@ impl Resize for FakeMachine {
         }
         size.memory = wanted;
         Ok(wanted)
+    }
+
+    async fn grow_disk(&self, disk: &DeviceId, bytes: u64, deadline: Deadline) -> Result<(), ResizeError> {
+        self.controlled("grow a disk", deadline).await.map_err(resize_error)?;
+        let mut disks = self.running.disks();
+        let size = disks.get_mut(disk).ok_or_else(|| ResizeError::NoDisk { device: disk.clone() })?;
+        if bytes < *size {
+            return Err(ResizeError::TooLittle { least: format!("{size} bytes of {disk}") });
+        }
+        *size = bytes;
+        Ok(())
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::num::NonZeroU8;
 
-use vc_hypervisor::{Machine, MachineSpec, MemoryGrowth, Resize, ResizeError};
-use vc_types::{Deadline, MiB};
+use vc_hypervisor::{Hotplug, Machine, MachineSpec, MemoryGrowth, Resize, ResizeError, conformance};
+use vc_types::{Deadline, DeviceId, MiB};
 
 use super::world::{Fault, VCPU, World};
 use super::{BRIEF, LATENESS, in_time, machine, patient};
@@ -150,4 +150,39 @@ async fn dimms_and_their_backends_are_counted_right_after_any_fault() {
 #[tokio::test]
 async fn virtio_mem_has_the_size_that_is_told_after_any_fault() {
     survive_at_each_command(Change::VirtioMem).await;
+}
+
+/// Grows a disk while the `at`-th command meets `fault`; whatever it was, the next try brings the size.
+async fn a_disk_survives(image: &std::path::Path, fault: Fault, at: usize) {
+    let case = format!("{fault:?} at command {at} of a disk");
+    let (world, disk) = (World::default(), "d0".parse::<DeviceId>().unwrap());
+    let machine = machine(&world, &super::spec()).await;
+    machine.plug(&conformance::disk("d0", image).into(), patient()).await.unwrap();
+    let before = world.lock().unwrap().commands();
+    world.lock().unwrap().misbehave(before + at, fault);
+    let brief = Deadline::after(if fault.is_death() { LATENESS } else { BRIEF });
+    let grown = in_time(&case, machine.grow_disk(&disk, 4096, brief)).await;
+    match (&grown, fault) {
+        (Ok(()), Fault::AnswersInPieces) => {}
+        (Err(ResizeError::MachineGone { .. }), _) if fault.is_death() => return,
+        (Err(ResizeError::Refused { .. }), Fault::Refuses) => {}
+        (Err(ResizeError::Unknown { .. }), Fault::SilentlyDoes | Fault::Loses | Fault::AnswersLate) => {}
+        _ => panic!("{case}: {grown:?}"),
+    }
+    world.lock().unwrap().behave();
+    machine.grow_disk(&disk, 4096, patient()).await.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+    assert_eq!(world.lock().unwrap().sizes["d0"], 4096, "{case}");
+    let less = machine.grow_disk(&disk, 512, patient()).await;
+    assert!(matches!(less, Err(ResizeError::TooLittle { .. })), "{case}: {less:?}");
+    assert_eq!(world.lock().unwrap().sizes["d0"], 4096, "{case}: nothing was sent");
+}
+
+#[tokio::test]
+async fn a_disk_has_the_size_of_its_image_after_any_fault() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    for fault in Fault::ALL {
+        for at in 1..=2 {
+            a_disk_survives(image.path(), fault, at).await;
+        }
+    }
 }

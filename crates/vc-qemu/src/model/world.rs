@@ -71,6 +71,8 @@ pub(super) struct State {
     /// Everything that stands behind a device, with the arguments it was made with.
     pub(super) backends: BTreeMap<Backend, Value>,
     devices: BTreeMap<String, Device>,
+    /// The sizes of the disks that were given another.
+    pub(super) sizes: BTreeMap<String, u64>,
     /// How many vCPUs there may be, one of them from the start.
     pub(super) max_vcpus: usize,
     /// The size of the virtio-mem device, if there is one.
@@ -154,6 +156,11 @@ impl State {
             "chardev-remove" => self.unmake("chardev", text("id")),
             "device_add" => self.add(text("id"), arguments),
             "device_del" => self.remove(&text("id")),
+            "query-named-block-nodes" => answer(self.nodes()),
+            "block_resize" => {
+                self.sizes.insert(text("node-name"), arguments["size"].as_u64().unwrap());
+                answer(json!({}))
+            }
             "query-hotpluggable-cpus" => answer(self.vcpus()),
             "query-memory-devices" => answer(self.memory()),
             "qom-list" => {
@@ -218,6 +225,12 @@ impl State {
             false => json!({"device": name, "path": format!("/machine/peripheral/{name}")}),
         };
         (json!({"return": {}}), vec![json!({"event": "DEVICE_DELETED", "data": data})])
+    }
+
+    fn nodes(&self) -> Value {
+        let nodes = self.backends.keys().filter(|(kind, _)| *kind == "node");
+        let size = |name: &String| self.sizes.get(name).copied().unwrap_or_default();
+        nodes.map(|(_, name)| json!({"node-name": name, "image": {"virtual-size": size(name)}})).collect()
     }
 
     /// The last slot first, as QEMU lists them.

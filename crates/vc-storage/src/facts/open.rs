@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use vc_device::{
     Access, BlockBackend, BlockSpec, DeviceIdentity, DeviceSource, DeviceSpec, InvalidPartitions,
-    PartitionImage, PartitionedSpec, PathKind, Serial,
+    PartitionImage, PartitionedSpec, PathKind, Serial, request_of_disk,
 };
 use vc_types::{DeviceId, HostPath};
 
 use crate::plan::{DiskPlan, DiskUse};
+use crate::volume::DirectVolume;
 
 /// Open images, by what tells them from others.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +126,24 @@ fn open(path: &HostPath, access: Access, alone: bool) -> Result<File, OpenError>
 /// Opens a file that nobody has to have alone. A FIFO or a device that has taken the name holds nobody up.
 pub(super) fn open_read_only(path: &HostPath) -> io::Result<File> {
     File::options().read(true).custom_flags(libc_flags::NONBLOCK).open(path)
+}
+
+/// The disk of a volume that a CSI driver has left to the runtime: which it is, and how many bytes it has now.
+///
+/// # Errors
+/// [`OpenError`] when it cannot be opened, or is no disk.
+pub fn disk_of_volume(volume: &DirectVolume) -> Result<(DeviceIdentity, u64), OpenError> {
+    let path = &volume.device;
+    let failed = |source| OpenError::Open { path: path.clone(), source };
+    let file = open_read_only(path).map_err(failed)?;
+    let kind = PathKind::try_from(&file.metadata().map_err(failed)?).map_err(|_| OpenError::NoDisk)?;
+    let request = request_of_disk(path, &kind, Access::ReadOnly).map_err(|_| OpenError::NoDisk)?;
+    Ok((request.source.identity(), size(&file).map_err(failed)?))
+}
+
+/// How many bytes a file or a block device has. Nobody reads it from where it stands.
+fn size(mut file: &File) -> io::Result<u64> {
+    file.seek(io::SeekFrom::End(0))
 }
 
 /// Flags of open(2) as the standard library takes them.

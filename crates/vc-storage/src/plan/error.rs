@@ -86,6 +86,12 @@ pub enum Unsupported {
         /// How many there may be.
         most: usize,
     },
+    /// A block device among layers of which one is there twice, or has its data in other images.
+    #[error(
+        "layer {0} is a block device, which is no partition of a disk of layers; layers of which one is there twice, \
+         or has its data in other images, have to be"
+    )]
+    BlockLayer(HostPath),
     /// Options of the overlay.
     #[error("the overlay is to have the option {0:?}, which is not passed on to the guest")]
     OverlayOption(String),

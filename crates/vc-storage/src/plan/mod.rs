@@ -22,7 +22,7 @@ use crate::volume::{ContainerMount, MountPolicy};
 
 pub use disk::{DiskPlan, DiskUse};
 pub use error::{DiskRefusal, PlanError, PolicyError, Unsupported};
-pub use names::WATCHABLE;
+pub use names::{WATCHABLE, volume as guest_volume};
 pub use storage::{DiskPlug, PlannedSource, PlannedStorage};
 
 use disk::Disks;

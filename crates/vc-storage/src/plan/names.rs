@@ -37,8 +37,8 @@ pub(super) fn layer(id: &ContainerId, index: usize) -> GuestPath {
     below(LAYERS, &format!("{id}-{index}"))
 }
 
-/// A volume, by its device: two containers that use one device mount it once.
-pub(super) fn volume(device: &DeviceIdentity) -> GuestPath {
+/// Where the guest has a volume, by its device: two containers that use one device mount it once.
+pub fn volume(device: &DeviceIdentity) -> GuestPath {
     let name = match device {
         DeviceIdentity::Block(number) => format!("block-{}-{}", number.major(), number.minor()),
         DeviceIdentity::File(file) => {

@@ -78,7 +78,7 @@ impl Planner<'_> {
         if facts.is_empty() {
             return Err(PlanError::NoLayers);
         }
-        let packing = packing(facts);
+        let packing = packing(facts)?;
         let id = &self.request.container;
         let mut storages = Vec::new();
         for facts in filled(facts, packing.images_of_a_disk())? {
@@ -310,13 +310,19 @@ impl Planner<'_> {
 }
 
 /// How layers are put on disks. One layer twice is one disk, which the guest can only mount once for an overlay;
-/// partitions with the same content are told apart. So are the blobs of a layer from its metadata.
-fn packing(facts: &[LayerFacts]) -> Packing {
+/// partitions with the same content are told apart. So are the blobs of a layer from its metadata. Block devices of
+/// the host are no partitions: QEMU joins only what it is passed as an open file, and takes no device that way.
+fn packing(facts: &[LayerFacts]) -> Result<Packing, PlanError> {
     let identities: BTreeSet<_> = facts.iter().map(|layer| layer.image.identity()).collect();
     let has_blobs = facts.iter().any(|layer| !layer.blobs.is_empty());
-    match has_blobs || identities.len() < facts.len() {
-        true => Packing::Partitions,
-        false => Packing::for_layers(facts.len()),
+    let must_join = has_blobs || identities.len() < facts.len();
+    let is_device = |image: &&DeviceSource| !matches!(image, DeviceSource::File { .. });
+    let device = facts.iter().map(|layer| &layer.image).filter(is_device).find_map(path_of);
+    match (must_join, device) {
+        (true, Some(path)) => Err(PlanError::Unsupported(Unsupported::BlockLayer(path.clone()))),
+        (true, None) => Ok(Packing::Partitions),
+        (false, Some(_)) => Ok(Packing::DiskPerLayer),
+        (false, None) => Ok(Packing::for_layers(facts.len())),
     }
 }
 
