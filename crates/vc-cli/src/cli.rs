@@ -109,6 +109,8 @@ pub(crate) enum Command {
     Update(Box<Update>),
     /// Print what a container uses, again and again
     Events(Events),
+    /// Print what a container uses now, as `events --stats` does
+    Stats(Id),
     /// Leave volumes to the runtime, and ask for them: what CSI drivers call
     #[command(subcommand)]
     DirectVolume(DirectVolume),

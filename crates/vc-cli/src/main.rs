@@ -27,7 +27,7 @@ use std::time::Instant;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use cli::{Cli, Command, Global, Run};
+use cli::{Cli, Command, Events, Global, Id, Run};
 use config::Config;
 use failure::Failure;
 use oci::Oci;
@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         Command::Resume(options) => Oci::Resume(options),
         Command::Update(options) => Oci::Update(options),
         Command::Events(options) => Oci::Events(options),
+        Command::Stats(Id { id }) => Oci::Events(Events::once(id)),
         Command::DirectVolume(what) => Oci::DirectVolume(what),
         Command::Recover => Oci::Recover,
         Command::Features => Oci::Features,

@@ -66,6 +66,7 @@ fn what_is_not_there_is_said_with_the_exit_codes_of_runc() {
         (&["delete", "x"], 1),
         (&["pause", "x"], 1),
         (&["events", "x"], 1),
+        (&["stats", "x"], 1),
         (&["exec", "x", "true"], 255),
         (&["ps", "x"], 255),
     ] {
