@@ -105,16 +105,22 @@ impl Passing {
         if passed.wanted.is_empty() {
             return Ok(passed);
         }
+        // Nobody asked for these: they came with all others of the host.
+        if self.policy.cold_plug.is_none() && self.policy.hot_plug.is_none() && may_use_all_devices(spec) {
+            passed.wanted.clear();
+            return Ok(passed);
+        }
         // What the machine has already is used by each container that asks for it, and counted.
         let (present, moment) = (BTreeSet::new(), (Moment::Running, role));
         passed.plan = plan_vfio(&passed.wanted, &self.sysfs, &present, self.policy, moment)?;
         Ok(passed)
     }
 
-    /// The specification for a guest whose kernel drives the devices: their nodes are the host's, and mean nothing
-    /// there.
+    /// The specification for a guest whose kernel drives the devices, or that gets none: their nodes are the host's,
+    /// and mean nothing there.
     pub(crate) fn without_nodes(&self, mut spec: Spec, passed: &Passed) -> Spec {
-        if passed.numbers.is_empty() || self.policy.mode != VfioMode::GuestKernel {
+        let hands_on = self.policy.mode == VfioMode::Vfio && !passed.wanted.is_empty();
+        if passed.numbers.is_empty() || hands_on {
             return spec;
         }
         let Some(mut linux) = spec.linux().clone() else { return spec };
@@ -253,6 +259,17 @@ fn role(spec: &Spec) -> ContainerRole {
         annotations.and_then(|all| all.get(key)).is_some_and(|known| known == value)
     };
     if kinds.into_iter().any(has) { ContainerRole::Pause } else { ContainerRole::Workload }
+}
+
+/// Whether the container may use every device there is, as engines let a privileged one, which then has the nodes of
+/// all of the host's.
+fn may_use_all_devices(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let rules = linux.and_then(|linux| linux.resources().as_ref()?.devices().as_ref());
+    rules.into_iter().flatten().any(|rule| {
+        let is_any_kind = rule.typ().is_none_or(|kind| kind == LinuxDeviceType::A);
+        rule.allow() && is_any_kind && rule.major().is_none() && rule.minor().is_none()
+    })
 }
 
 fn is_character(device: &OciDevice) -> bool {

@@ -11,6 +11,7 @@
 
 mod block;
 mod boot;
+mod buffers;
 mod cgroup;
 mod cmdline;
 mod container;

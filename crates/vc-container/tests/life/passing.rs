@@ -92,6 +92,15 @@ pub(crate) fn with_nodes(name: &str, groups: &[u32]) -> Spec {
     spec
 }
 
+/// As engines have a privileged container: it may use every device.
+fn privileged(mut spec: Spec) -> Spec {
+    let mut linux = serde_json::to_value(spec.linux()).unwrap();
+    let rules = linux["resources"]["devices"].as_array_mut().unwrap();
+    rules.insert(0, json!({"allow": true, "access": "rwm"}));
+    spec.set_linux(Some(serde_json::from_value(linux).unwrap()));
+    spec
+}
+
 fn annotation(request: &CreateContainer, key: &str) -> Option<String> {
     request.spec.annotations().as_ref()?.get(key).cloned()
 }
@@ -186,6 +195,10 @@ async fn what_cannot_be_passed_is_refused_before_anything_is_done() {
     let sandbox = none.sandbox().await.unwrap();
     let error = none.container_of(&sandbox, "web", with_nodes("web", &[GPU])).await.unwrap_err();
     assert!(matches!(refused(&error), PassError::Plan(VfioPlanError::NoPort { .. })), "{error:?}");
+    // A privileged container has all nodes of the host, and nobody asked for these.
+    none.container_of(&sandbox, "privileged", privileged(with_nodes("web", &[GPU]))).await.unwrap();
+    let request = none.agent.request(&id("privileged")).unwrap();
+    assert_eq!(nodes(&request), [PathBuf::new(); 0]);
     sandbox.stop().await.unwrap();
 
     let bench = host.bench();
