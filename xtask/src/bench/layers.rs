@@ -39,17 +39,18 @@ pub(super) fn measure(workspace: &Workspace, image: &Path, vc: &Path, options: &
 
 fn print(table: &[[Series; COLUMNS.len()]; COUNTS.len()], rounds: usize, accelerator: &str) {
     println!(
-        "\n{rounds} rounds with {accelerator}: medians in ms; running and end are counted from the exec of QEMU; the median \
-         of the ratios of each round."
+        "\n{rounds} rounds with {accelerator}: medians in ms; running and end are counted from the exec of QEMU; running, \
+         to that with one layer: the median of the rounds, and the least of all to the least."
     );
-    println!(
-        "{:>6} {:>8} {:>8} {:>8} {:>8} {:>11}",
-        "layers", "plug", "create", "running", "end", "to 1 layer"
-    );
+    let head = [COLUMNS.as_slice(), &["to 1 layer", "of the least"]].concat();
+    println!("{:>6}{}", "layers", head.iter().map(|column| format!(" {column:>12}")).collect::<String>());
     let [one, ..] = table;
     for (row, count) in table.iter().zip(COUNTS) {
         let [plug, create, running, end] = row.each_ref().map(|series| ms(series.median()));
         let ratio = row[2].to(&one[2]);
-        println!("{count:>6} {plug:>8.0} {create:>8.0} {running:>8.0} {end:>8.0} {ratio:>10.2}x");
+        let least = row[2].least().as_secs_f64() / one[2].least().as_secs_f64();
+        println!(
+            "{count:>6} {plug:>12.0} {create:>12.0} {running:>12.0} {end:>12.0} {ratio:>11.2}x {least:>11.2}x"
+        );
     }
 }
