@@ -15,8 +15,9 @@ use vc_types::{Deadline, HostPath};
 /// A shared directory, and a directory of the host with a file, a mount and a file in that.
 struct World {
     directory: SharedDir,
-    base: TempDir,
+    // Before the directory that it is in.
     _mounted: Mounted,
+    base: TempDir,
 }
 
 impl World {
@@ -33,7 +34,7 @@ impl World {
         mounted.tmpfs(&source.join("below"), "size=64k");
         fs::write(source.join("below/file"), "of a mount\n").unwrap();
         let directory = SharedDir::create(&path(base.path().join("share"))).unwrap();
-        Some(Self { directory, base, _mounted: mounted })
+        Some(Self { directory, _mounted: mounted, base })
     }
 
     fn source(&self) -> PathBuf {
