@@ -1,11 +1,8 @@
-//! Debian's package manager: installs what is missing, and downloads packages that are only unpacked.
+//! Debian's package manager: installs what is missing.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
+use anyhow::{Result, bail};
 
 use crate::process;
 
@@ -48,82 +45,9 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     apt_get(&install).or_else(|_| apt_get(&["update"]).and_then(|()| apt_get(&install)))
 }
 
-/// How apt finds packages to download: with the system's lists, or with lists of our own.
-#[derive(Debug)]
-pub(crate) struct Apt {
-    options: Vec<String>,
-    /// Our own lists, which go when they have been used.
-    _lists: Option<TempDir>,
-}
-
-impl Apt {
-    /// Calls `action` with the system's package lists. If that fails, since they are missing or stale, calls it again
-    /// with fresh lists of our own. Neither needs root.
-    pub(crate) fn try_with<T>(action: impl Fn(&Self) -> Result<T>) -> Result<T> {
-        let system = Self { options: Vec::new(), _lists: None };
-        action(&system).or_else(|_| action(&Self::fresh()?))
-    }
-
-    fn fresh() -> Result<Self> {
-        let lists = TempDir::with_prefix("vc-apt-").context("cannot make a temporary directory")?;
-        let partial = lists.path().join("lists/partial");
-        fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-        let option = |name: &str, path: &str| format!("-oDir::{name}={}", lists.path().join(path).display());
-        let options = vec![option("State::Lists", "lists"), option("Cache", "cache")];
-        let apt = Self { options, _lists: Some(lists) };
-        process::output(apt.command("apt-get").arg("update"))
-            .context("apt cannot read its package sources")?;
-        Ok(apt)
-    }
-
-    /// What `package` depends on, alternatives included.
-    pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
-        let text = process::text(self.command("apt-cache").args(["depends", package]))?;
-        Ok(parse_dependencies(&text))
-    }
-
-    /// Downloads `package` into `directory`; returns the file.
-    pub(crate) fn download(&self, package: &str, directory: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        // Into a directory of its own first: a download that is cut short must not look like a package.
-        let incoming = tempfile::tempdir_in(directory)?;
-        process::output(self.command("apt-get").args(["download", package]).current_dir(incoming.path()))?;
-        let mut entries = fs::read_dir(incoming.path())?;
-        let file = entries.next().context("apt-get download left no file")??;
-        let target = directory.join(file.file_name());
-        fs::rename(file.path(), &target).with_context(|| format!("cannot move {}", target.display()))?;
-        Ok(target)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        // As root, apt would download as a user of its own, who may not write below the target directory.
-        command.args(&self.options).arg("-oAPT::Sandbox::User=root").env("LC_ALL", "C");
-        command
-    }
-}
-
-/// Unpacks a package into `directory`, without installing it.
-pub(crate) fn unpack(package: &Path, directory: &Path) -> Result<()> {
-    process::output(Command::new("dpkg-deb").arg("--extract").arg(package).arg(directory))?;
-    Ok(())
-}
-
-fn parse_dependencies(text: &str) -> Vec<String> {
-    let names = text.lines().filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "));
-    names.map(|name| name.trim().to_owned()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dependencies_are_read_from_what_apt_cache_writes() {
-        let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n |Depends: a\n  Suggests: b\n";
-        assert_eq!(parse_dependencies(text), ["linux-image-6.1.0-56-cloud-amd64", "a"]);
-        assert_eq!(parse_dependencies("N: Unable to locate package\n"), [""; 0]);
-    }
 
     #[test]
     fn nothing_is_installed_when_nothing_is_missing() {

@@ -1,36 +1,26 @@
-//! `cargo xtask guest`: builds the guest image, which is a kernel that QEMU starts without a boot loader, and an initrd
-//! with the modules that containers need and `vc-guest` as `/init`.
+//! `cargo xtask guest`: builds the guest image with `vc-guest` as `/init`, which it compiles, and the small kernel.
 //!
 //! The same kernel, modules, sources and compiler give the same bytes, wherever they are built.
 
-mod cpio;
-mod decompress;
 mod host_image;
 mod init;
-mod initrd;
-mod lz4;
-mod modules;
-mod output;
-mod package;
+mod size;
 mod small;
-mod source;
-mod stamp;
-mod vmlinux;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
+use vc_image::debian::{KERNEL, Package, Versioned};
+use vc_image::{FILES, ImageSpec, KernelSource, Outcome};
 
 use crate::workspace::Workspace;
 pub(crate) use host_image::{HostImage, build_host};
-pub(crate) use init::{example, is_static};
-use output::Output;
-use source::Source;
-use stamp::Stamp;
+pub(crate) use init::example;
+pub(crate) use size::too_large;
 
 /// What the command line can choose.
 #[derive(Debug, Default)]
@@ -115,21 +105,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     let started = Instant::now();
     let directory = options.directory(workspace);
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let _lock = lock(workspace)?;
-
     let init = match &options.init {
         Some(file) => file.clone(),
         None => init::build(workspace)?,
     };
-    let source = Source::find(workspace, options)?;
-    let stamp = Stamp::of(&source, &init, options.compress)?;
-    let what = if stamp.is_on(&directory) {
-        "is up to date"
-    } else {
-        Output::make(&source, &init, options.compress)?.write(&directory)?;
-        stamp.put_on(&directory)?;
-        "is built"
+    let kernel = kernel(workspace, options)?;
+    let what = match (ImageSpec { kernel, init, compress: options.compress }).build(&directory, &tell)? {
+        Outcome::UpToDate => "is up to date",
+        Outcome::Built => "is built",
     };
     println!("guest: {} {what} ({:.1} s)", directory.display(), started.elapsed().as_secs_f32());
     Ok(directory)
@@ -139,7 +122,7 @@ pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf>
 pub(crate) fn differing(one: &Path, other: &Path) -> Result<Vec<&'static str>> {
     let read = |path: PathBuf| fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
     let mut names = Vec::new();
-    for name in output::FILES {
+    for name in FILES {
         if read(one.join(name))? != read(other.join(name))? {
             names.push(name);
         }
@@ -147,15 +130,24 @@ pub(crate) fn differing(one: &Path, other: &Path) -> Result<Vec<&'static str>> {
     Ok(names)
 }
 
-/// What of the image in `directory` is larger than it may be.
-pub(crate) fn too_large(directory: &Path) -> Result<Vec<String>> {
-    output::too_large(directory)
+/// The kernel that the options ask for, downloaded or built if it is not there yet.
+fn kernel(workspace: &Workspace, options: &Options) -> Result<KernelSource> {
+    Ok(match &options.kernel {
+        KernelChoice::File(kernel) => KernelSource::files(kernel.clone(), options.modules.clone()),
+        KernelChoice::Small => small::build(workspace, options.update)?,
+        KernelChoice::Distribution => KernelSource::Package(fetch_kernel(workspace, options.update)?),
+    })
 }
 
-/// Two builds at once would tear each other's files; the second waits for the first.
-fn lock(workspace: &Workspace) -> Result<File> {
-    let path = workspace.target.join("guest.lock");
-    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
+fn fetch_kernel(workspace: &Workspace, update: bool) -> Result<Package> {
+    fetch(&KERNEL, &workspace.target.join("kernel-package"), update)
+}
+
+fn fetch(wanted: &Versioned, cache: &Path, update: bool) -> Result<Package> {
+    Package::fetch(wanted, cache, update, &tell)
+        .context("cannot have Debian's kernel; name your own with --kernel and --modules")
+}
+
+fn tell(text: &str) {
+    println!("guest: {text}");
 }

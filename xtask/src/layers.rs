@@ -122,7 +122,7 @@ fn fill_fourth(root: &Path) -> Result<()> {
 }
 
 fn ensure_static(program: &Path) -> Result<()> {
-    let is_static = crate::guest::is_static(&fs::read(program)?)?;
+    let is_static = vc_image::is_static(&fs::read(program)?)?;
     ensure!(is_static, "{} is not static; install busybox-static", program.display());
     Ok(())
 }

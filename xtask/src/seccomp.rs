@@ -4,10 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use vc_image::debian;
 
-use crate::apt::{self, Apt};
-use crate::process;
 use crate::workspace::Workspace;
 
 const PACKAGE: &str = "libseccomp-dev";
@@ -19,14 +18,12 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
     if directory.join(LIBRARY).is_file() {
         return Ok(());
     }
-    if process::find("apt-get").is_none() {
-        bail!("no apt-get to take {PACKAGE} from; put a {LIBRARY} into {}", directory.display());
-    }
     println!("downloading {PACKAGE}");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let unpacked = tempfile::tempdir_in(&directory).context("cannot make a temporary directory")?;
-    let package = Apt::try_with(|apt| apt.download(PACKAGE, unpacked.path()))?;
-    apt::unpack(&package, unpacked.path())?;
+    let package = debian::download(PACKAGE, unpacked.path())
+        .with_context(|| format!("cannot have {PACKAGE}; put a {LIBRARY} into {}", directory.display()))?;
+    debian::unpack(&package, unpacked.path())?;
     let library = find(&unpacked.path().join("usr/lib"))?;
     // Last and in one step: what is there is whole.
     fs::rename(&library, directory.join(LIBRARY))

@@ -70,7 +70,7 @@ fn guest(config: &Config) -> Finding {
     for file in [&image.kernel, &image.initrd] {
         if let Err(error) = File::open(file.as_path()) {
             return missing(format!(
-                "{file}: {error}: build it with `cargo xtask guest`, or name one with --guest"
+                "{file}: {error}: build it with `vc guest build`, or name one with --guest"
             ));
         }
     }

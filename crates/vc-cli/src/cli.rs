@@ -2,6 +2,7 @@
 
 mod direct_volume;
 mod explain;
+mod guest;
 mod oci;
 mod run;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use direct_volume::{DirectVolume, Volume};
 pub(crate) use explain::Explain;
+pub(crate) use guest::{Guest, GuestBuild};
 pub(crate) use oci::{Create, Delete, Events, Exec, Id, Kill, List, ListFormat, MakeSpec, Ps, Update};
 pub(crate) use run::{Machine, Rootfs, Run};
 
@@ -28,7 +30,7 @@ pub(crate) struct Cli {
 /// Options of every command, named before it.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
-    /// Directory of the containers' states [default: /run/vc, or vc in $XDG_RUNTIME_DIR]
+    /// Containers' states [default: /run/vc, or vc in $XDG_RUNTIME_DIR]
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 
@@ -59,9 +61,9 @@ pub(crate) struct Global {
 
 #[derive(Args, Debug)]
 pub(crate) struct Man {
-    /// The command
+    /// The command, such as `guest build`
     #[arg(value_name = "COMMAND")]
-    pub(crate) command: Option<String>,
+    pub(crate) command: Vec<String>,
 }
 
 /// How the file of `--log` is written.
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     Update(Box<Update>),
     /// Print what a container uses, again and again
     Events(Events),
+    /// Print what a container uses now, as `events --stats` does
+    Stats(Id),
     /// Leave volumes to the runtime, and ask for them: what CSI drivers call
     #[command(subcommand)]
     DirectVolume(DirectVolume),
@@ -118,6 +122,9 @@ pub(crate) enum Command {
     Features,
     /// Write a config.json to start from
     Spec(MakeSpec),
+    /// Build the guest image
+    #[command(subcommand)]
+    Guest(Guest),
     /// Tell what this host lacks, with the remedy
     Check(Box<Machine>),
     /// Print the effective configuration, and where each value comes from

@@ -21,16 +21,14 @@ pub(crate) fn completions(shell: Shell) -> ExitCode {
 pub(crate) fn man(options: &Man) -> ExitCode {
     let mut command = Cli::command();
     command.build();
-    let page = match &options.command {
-        None => clap_mangen::Man::new(command),
-        Some(name) => match command.find_subcommand(name) {
-            Some(found) => clap_mangen::Man::new(found.clone()).title(format!("vc-{name}")),
-            None => {
-                let why = format!("there is no command {name:?}; see `vc --help`");
-                return Failure::message(why).with_code(FAILED).report();
-            }
-        },
+    let names = &options.command;
+    let found = names.iter().try_fold(&command, |command, name| command.find_subcommand(name));
+    let Some(found) = found else {
+        let why = format!("there is no command {:?}; see `vc --help`", names.join(" "));
+        return Failure::message(why).with_code(FAILED).report();
     };
+    let title = std::iter::once("vc").chain(names.iter().map(String::as_str)).collect::<Vec<_>>().join("-");
+    let page = clap_mangen::Man::new(found.clone()).title(title);
     let mut text = Vec::new();
     let rendered = page.render(&mut text);
     finish(rendered.map(|()| text))

@@ -1,11 +1,14 @@
 //! Where the guest's kernel and initial RAM disk are.
 
+mod build;
+
 use std::path::{Path, PathBuf};
 
 use vc_types::HostPath;
 
 use crate::config::{Config, Origin};
 use crate::failure::Failure;
+pub(crate) use build::build;
 
 /// Kernel and initial RAM disk.
 pub(crate) struct GuestImage {
@@ -24,15 +27,20 @@ impl GuestImage {
     /// What the configuration says; for what it leaves open, the image that is installed, or that `cargo xtask guest`
     /// builds beside the directory of this program.
     pub(crate) fn locate(config: &Config) -> Result<Self, Failure> {
-        let dir = match config.text(GUEST) {
-            "" => installed()?,
-            dir => named(config, GUEST, dir)?,
-        };
+        let dir = directory(config)?;
         let file = |key, name| match config.text(key) {
             "" => absolute(&dir.join(name)),
             path => absolute(&named(config, key, path)?),
         };
         Ok(Self { kernel: file(KERNEL, "vmlinux")?, initrd: file(INITRD, "initrd")? })
+    }
+}
+
+/// The directory of the image: what the configuration says, or where one is installed.
+fn directory(config: &Config) -> Result<PathBuf, Failure> {
+    match config.text(GUEST) {
+        "" => installed(),
+        dir => named(config, GUEST, dir),
     }
 }
 
@@ -46,12 +54,15 @@ fn named(config: &Config, key: &str, path: &str) -> Result<PathBuf, Failure> {
     Err(config.invalid(key, format!("the path {} should be absolute", path.display())))
 }
 
-/// The first place that has an image; if none has, the one beside this program, where it is built.
+/// The first place that has an image; if none has, the one that belongs to where this program is installed, or else the
+/// one beside it.
 fn installed() -> Result<PathBuf, Failure> {
-    let beside = beside_this_program()?.join("guest");
+    let prefix = beside_this_program()?;
+    let (beside, shared) = (prefix.join("guest"), prefix.join("share/vc"));
     let places = std::iter::once(beside.clone()).chain(PLACES.map(PathBuf::from));
     let mut complete = places.filter(|dir| dir.join("vmlinux").exists() && dir.join("initrd").exists());
-    Ok(complete.next().unwrap_or(beside))
+    let usual = if PLACES.map(Path::new).contains(&shared.as_path()) { shared } else { beside };
+    Ok(complete.next().unwrap_or(usual))
 }
 
 /// A program by its name: from `PATH`, or else from where `cargo xtask test` installs programs, beside the directory of this

@@ -27,7 +27,7 @@ use std::time::Instant;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use cli::{Cli, Command, Global, Run};
+use cli::{Cli, Command, Events, Global, Guest, Id, Run};
 use config::Config;
 use failure::Failure;
 use oci::Oci;
@@ -61,9 +61,9 @@ fn main() -> ExitCode {
                 .map_or_else(|failure| failure.with_code(FAILED).report(), |config| check::check(&config));
         }
         Command::Config(options) => {
-            let shown = Config::load(&cli.global, &options).and_then(|config| config::show(&config));
-            return shown.map_or_else(|failure| failure.with_code(FAILED).report(), |()| ExitCode::SUCCESS);
+            return done(Config::load(&cli.global, &options).and_then(|config| config::show(&config)));
         }
+        Command::Guest(Guest::Build(options)) => return done(guest_image::build(&cli.global, &options)),
         Command::Create(options) => Oci::Create(options),
         Command::Start(options) => Oci::Start(options),
         Command::State(options) => Oci::State(options),
@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         Command::Resume(options) => Oci::Resume(options),
         Command::Update(options) => Oci::Update(options),
         Command::Events(options) => Oci::Events(options),
+        Command::Stats(Id { id }) => Oci::Events(Events::once(id)),
         Command::DirectVolume(what) => Oci::DirectVolume(what),
         Command::Recover => Oci::Recover,
         Command::Features => Oci::Features,
@@ -83,6 +84,10 @@ fn main() -> ExitCode {
     };
     log::to_stderr(None, log::level(cli.global.debug));
     oci::run(&cli.global, oci)
+}
+
+fn done(result: Result<(), Failure>) -> ExitCode {
+    result.map_or_else(|failure| failure.with_code(FAILED).report(), |()| ExitCode::SUCCESS)
 }
 
 /// What `create` and `exec --detach` leave behind: a process that lives as long as a container does. All that the

@@ -48,7 +48,7 @@ fn what_a_host_lacks_is_told_with_the_remedy() {
     let line = |what: &str| said.lines().find(|line| line.contains(what)).unwrap().to_owned();
     assert!(line("QEMU").starts_with("missing") && line("QEMU").contains("apt-get install"), "{said}");
     assert!(
-        line("guest image").starts_with("missing") && line("guest image").contains("cargo xtask guest"),
+        line("guest image").starts_with("missing") && line("guest image").contains("`vc guest build`"),
         "{said}"
     );
     assert_eq!(said.lines().count(), 4, "{said}");
@@ -66,6 +66,7 @@ fn what_is_not_there_is_said_with_the_exit_codes_of_runc() {
         (&["delete", "x"], 1),
         (&["pause", "x"], 1),
         (&["events", "x"], 1),
+        (&["stats", "x"], 1),
         (&["exec", "x", "true"], 255),
         (&["ps", "x"], 255),
     ] {
@@ -102,7 +103,13 @@ fn pages_and_completions_know_the_commands() {
     assert!(page.contains(".SH SUBCOMMANDS") && page.contains("vc\\-create"), "{page}");
     let page = text(&vc(&["man", "create"]).stdout);
     assert!(page.contains("console\\-socket"), "{page}");
+    let page = text(&vc(&["man", "guest", "build"]).stdout);
+    assert!(
+        page.starts_with(".ie") && page.contains(".TH vc-guest-build") && page.contains("compress"),
+        "{page}"
+    );
     assert_eq!(vc(&["man", "frobnicate"]).status.code(), Some(1));
+    assert_eq!(vc(&["man", "guest", "frobnicate"]).status.code(), Some(1));
     for shell in ["bash", "zsh", "fish"] {
         assert!(text(&vc(&["completions", shell]).stdout).contains("console-socket"), "{shell}");
     }
@@ -110,7 +117,14 @@ fn pages_and_completions_know_the_commands() {
 
 #[test]
 fn the_help_fits_a_screen() {
-    for line in [&["-h"][..], &["create", "-h"], &["exec", "-h"], &["update", "-h"], &["run", "-h"]] {
+    for line in [
+        &["-h"][..],
+        &["create", "-h"],
+        &["guest", "build", "-h"],
+        &["exec", "-h"],
+        &["update", "-h"],
+        &["run", "-h"],
+    ] {
         let output = vc(line);
         assert!(output.status.success());
         assert!(text(&output.stdout).lines().count() <= 40, "{line:?}:\n{}", text(&output.stdout));

@@ -5,6 +5,8 @@
 mod bad_input;
 #[path = "vm/death.rs"]
 mod death;
+#[path = "vm/guest_build.rs"]
+mod guest_build;
 #[path = "vm/host_disks.rs"]
 mod host_disks;
 #[path = "vm/kvm.rs"]

@@ -23,7 +23,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub enum LaunchError {
     /// A file of the guest image is missing or unreadable.
     #[error(
-        "the guest's {what} cannot be read at {path}: build the guest image with `cargo xtask guest`, or name another"
+        "the guest's {what} cannot be read at {path}: build the guest image with `vc guest build`, or name another"
     )]
     Image {
         /// Kernel or initrd.

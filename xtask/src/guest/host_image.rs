@@ -4,11 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
+use vc_image::{Archive, KernelSource, ModuleSet, Wanted, is_static};
 
-use super::cpio::Archive;
-use super::modules::{ModuleSet, Wanted};
-use super::{package, vmlinux};
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -25,26 +22,21 @@ pub(crate) struct HostImage<'a> {
 
 /// Writes `vmlinux` and `initrd` into `directory`; returns it.
 pub(crate) fn build_host(workspace: &Workspace, image: &HostImage<'_>, directory: &Path) -> Result<PathBuf> {
-    let package = package::fetch(&package::IMAGE, &workspace.target.join("kernel-package"), false)?;
-    let unpacked = TempDir::with_prefix("vc-kernel-").context("cannot make a temporary directory")?;
-    let (kernel, tree) = package::unpack(&package, unpacked.path())?;
-    let kernel = fs::read(&kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
-    let kernel = vmlinux::extract(kernel)?;
     let wanted = Wanted { boot: image.modules, on_demand: &[] };
-    let modules = ModuleSet::collect(&tree, &vmlinux::release(&kernel)?, &wanted)?;
+    let kernel = KernelSource::Package(super::fetch_kernel(workspace, false)?).read(&wanted)?;
     let write = |name: &str, data: &[u8]| {
         let path = directory.join(name);
         fs::write(&path, data).with_context(|| format!("cannot write {}", path.display()))
     };
-    write("vmlinux", &kernel)?;
-    write("initrd", &pack(image, &modules)?)?;
+    write("vmlinux", &kernel.vmlinux)?;
+    write("initrd", &pack(image, &kernel.modules)?)?;
     Ok(directory.to_owned())
 }
 
 fn pack(image: &HostImage<'_>, modules: &ModuleSet) -> Result<Vec<u8>> {
     let busybox = process::find("busybox").context("there is no busybox; install busybox-static")?;
     let busybox = fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
-    ensure!(super::is_static(&busybox)?, "busybox is not static; install busybox-static");
+    ensure!(is_static(&busybox)?, "busybox is not static; install busybox-static");
     let mut archive = Archive::default();
     for directory in ["dev", "lib", "lib/modules", "proc", "sys"].iter().chain(image.directories) {
         archive.directory(directory)?;
@@ -59,5 +51,5 @@ fn pack(image: &HostImage<'_>, modules: &ModuleSet) -> Result<Vec<u8>> {
     for module in &modules.modules {
         archive.file(&format!("lib/modules/{}.ko", module.name), 0o644, &module.data)?;
     }
-    archive.finish()
+    Ok(archive.finish())
 }

@@ -4,9 +4,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use elf::ElfBytes;
-use elf::abi::PT_INTERP;
-use elf::endian::LittleEndian;
 
 use crate::process;
 use crate::seccomp;
@@ -66,23 +63,4 @@ fn cargo_home() -> Result<PathBuf> {
         .map(PathBuf::from)
         .or_else(home)
         .context("neither CARGO_HOME nor HOME is set")
-}
-
-/// Whether the program needs nothing but the kernel: an ELF file that names no interpreter.
-pub(crate) fn is_static(program: &[u8]) -> Result<bool> {
-    let file = ElfBytes::<LittleEndian>::minimal_parse(program).context("not an ELF file")?;
-    let segments = file.segments().context("an ELF file without segments")?;
-    Ok(segments.iter().all(|segment| segment.p_type != PT_INTERP))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dynamic_program_is_told_from_a_static_one() {
-        let this_test = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert!(!is_static(&this_test).unwrap());
-        assert!(is_static(b"#!/bin/sh").is_err());
-    }
 }

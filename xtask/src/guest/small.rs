@@ -4,15 +4,15 @@
 //! `cargo xtask bench boot --guest target/guest-small` tells what it gains.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
+use vc_image::debian::{KERNEL_SOURCE, Package};
+use vc_image::{KernelSource, sha256};
 
-use super::output::sha256;
-use super::package::{self, SOURCE};
 use crate::apt::{self, Need};
 use crate::process;
 use crate::workspace::Workspace;
@@ -33,33 +33,27 @@ const PACKAGES: [Need; 6] = [
 /// The list of what is built in.
 const BUILT_IN: &str = "modules.builtin";
 
-/// A built kernel.
-#[derive(Debug)]
-pub(super) struct SmallKernel {
-    pub(super) vmlinux: PathBuf,
-    /// Where its list of what is built in is, as `make modules_install` would write it.
-    pub(super) modules: PathBuf,
-    /// Where it came from, for the manifest.
-    pub(super) origin: Value,
-}
-
 /// Builds the kernel unless the one at hand is from the same source, configuration and compiler.
-pub(super) fn build(workspace: &Workspace, update: bool) -> Result<SmallKernel> {
-    let package = package::fetch(&SOURCE, &workspace.target.join("kernel-source"), update)?;
-    let field = |name| package::field(&package, name);
+pub(super) fn build(workspace: &Workspace, update: bool) -> Result<KernelSource> {
+    let package = super::fetch(&KERNEL_SOURCE, &workspace.target.join("kernel-source"), update)?;
     let compiler = process::text(Command::new("gcc").arg("--version"))?;
     let origin = json!({
-        "package": field("Package")?,
-        "version": field("Version")?,
+        "package": package.field("Package")?,
+        "version": package.field("Version")?,
         "config_sha256": sha256(CONFIG.as_bytes()),
         "compiler": compiler.lines().next(),
     });
     let directory = workspace.target.join("kernel-small");
     let (vmlinux, stamp) = (directory.join("vmlinux"), directory.join("origin.json"));
     let modules = directory.join("modules");
+    let kernel = KernelSource::Files {
+        kernel: vmlinux.clone(),
+        modules: Some(modules.clone()),
+        origin: origin.clone(),
+    };
     let is_whole = vmlinux.is_file() && modules.join(BUILT_IN).is_file();
     if is_whole && fs::read(&stamp).is_ok_and(|text| text == origin.to_string().as_bytes()) {
-        return Ok(SmallKernel { vmlinux, modules, origin });
+        return Ok(kernel);
     }
     apt::install(&PACKAGES)?;
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -69,14 +63,14 @@ pub(super) fn build(workspace: &Workspace, update: bool) -> Result<SmallKernel> 
     compile(&package, &directory, &vmlinux, &modules)?;
     fs::write(&stamp, origin.to_string()).with_context(|| format!("cannot write {}", stamp.display()))?;
     println!("guest: the small kernel is built ({:.0} s)", started.elapsed().as_secs_f32());
-    Ok(SmallKernel { vmlinux, modules, origin })
+    Ok(kernel)
 }
 
 /// Compiles in a directory that goes afterwards: sources and objects take 2 GB.
-fn compile(package: &Path, directory: &Path, vmlinux: &Path, modules: &Path) -> Result<()> {
+fn compile(package: &Package, directory: &Path, vmlinux: &Path, modules: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(directory).context("cannot make a temporary directory")?;
-    println!("guest: unpacking {}", package.file_name().unwrap_or_default().display());
-    let source = package::unpack_source(package, work.path())?;
+    println!("guest: unpacking {}", package.path().file_name().unwrap_or_default().display());
+    let source = package.unpack_source(work.path())?;
     let objects = work.path().join("objects");
     fs::create_dir(&objects)?;
     configure(&source, &objects, &work.path().join("log"))?;

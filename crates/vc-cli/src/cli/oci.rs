@@ -205,6 +205,13 @@ pub(crate) struct Events {
     pub(crate) id: ContainerId,
 }
 
+impl Events {
+    /// What it uses now, and no more.
+    pub(crate) fn once(id: ContainerId) -> Self {
+        Self { stats: true, interval: NonZeroU16::MIN, id }
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Ps {
     /// How to print it: json is a list of the pids that stand for the container on the host

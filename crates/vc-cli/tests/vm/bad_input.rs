@@ -53,7 +53,7 @@ fn a_missing_layer_is_named() {
 fn a_missing_kernel_is_named_with_the_remedy() {
     let Some(bench) = Bench::new() else { return };
     let output = bench.finish(bench.vc(&["--kernel", "/nonexistent/vmlinux"], &["true"]));
-    assert_refused(&output, 125, &["kernel", "/nonexistent/vmlinux", "cargo xtask guest"]);
+    assert_refused(&output, 125, &["kernel", "/nonexistent/vmlinux", "`vc guest build`"]);
 }
 
 #[test]

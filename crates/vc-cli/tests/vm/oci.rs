@@ -281,10 +281,12 @@ fn commands_reach_a_container_that_runs() {
     }
 
     bundle.succeed(&["update", "--pids-limit", "50", "c"]);
-    let event: Value = serde_json::from_str(&bundle.succeed(&["events", "--stats", "c"])).unwrap();
-    assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!("c")));
-    assert_eq!(event["data"]["pids"]["limit"], 50, "{event}");
-    assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{event}");
+    for command in [&["events", "--stats", "c"][..], &["stats", "c"]] {
+        let event: Value = serde_json::from_str(&bundle.succeed(command)).unwrap();
+        assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!("c")));
+        assert_eq!(event["data"]["pids"]["limit"], 50, "{event}");
+        assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{event}");
+    }
     bundle.refused(&["update", "c"], "no limit is given");
 
     bundle.succeed(&["pause", "c"]);
@@ -298,6 +300,7 @@ fn commands_reach_a_container_that_runs() {
     assert_eq!(exit_code(owner), Some(137));
     assert_eq!(exit_code(attending), Some(137), "what was executed ends with the container");
     bundle.refused(&["events", "--stats", "c"], "stopped");
+    bundle.refused(&["stats", "c"], "stopped");
     bundle.succeed(&["delete", "c"]);
     bundle.assert_nothing_left();
 }

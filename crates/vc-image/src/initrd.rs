@@ -1,9 +1,7 @@
 //! The initial RAM disk: `/init`, the kernel's modules, and the two device nodes that a program needs to start at all.
 
-use anyhow::Result;
-
-use super::cpio::Archive;
-use super::modules::ModuleSet;
+use crate::archive::{Archive, TooLargeError};
+use crate::modules::ModuleSet;
 
 const MODULES: &str = "lib/modules";
 
@@ -12,7 +10,7 @@ const MODULES: &str = "lib/modules";
 /// `vc-guest` relies on this: `/lib/modules` has every module as `NAME.ko`, uncompressed; `modules.boot` names what each
 /// start loads, in order; `modules.dep` has what depends on what, with paths relative to `/lib/modules`; `modules.builtin`
 /// names those that the kernel has in itself.
-pub(super) fn pack(init: &[u8], modules: &ModuleSet) -> Result<Vec<u8>> {
+pub(crate) fn pack(init: &[u8], modules: &ModuleSet) -> Result<Vec<u8>, TooLargeError> {
     let mut archive = Archive::default();
     for directory in ["dev", "lib", MODULES, "proc", "run", "sys", "tmp"] {
         archive.directory(directory)?;
@@ -27,5 +25,5 @@ pub(super) fn pack(init: &[u8], modules: &ModuleSet) -> Result<Vec<u8>> {
     for module in &modules.modules {
         archive.file(&format!("{MODULES}/{}.ko", module.name), 0o644, &module.data)?;
     }
-    archive.finish()
+    Ok(archive.finish())
 }

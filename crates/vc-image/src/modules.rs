@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::{Context, Result, bail};
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
 
-use super::decompress::decompress;
+use crate::decompress::decompress;
+use crate::file::FileError;
+use crate::{DecompressError, file};
 
 /// What every start needs; `vc-guest` loads these, and what they depend on, before it does anything else.
 /// Each costs the start 2 to 20 ms under emulation, so a module that only some containers need belongs to [`ON_DEMAND`].
@@ -63,55 +64,107 @@ const ON_DEMAND: [&str; 35] = [
     "unix_diag",
 ];
 
+/// The modules of a kernel cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModulesError {
+    /// The list of what the kernel has built in cannot be read.
+    #[error("could not read modules.builtin in {}; is that as `make modules_install` writes it?", tree.display())]
+    NotInstalled {
+        /// The directory.
+        tree: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What every start needs is neither there nor built in.
+    #[error("{} has no module {}, which every start needs", tree.display(), names.join(", "))]
+    Missing {
+        /// The directory.
+        tree: PathBuf,
+        /// The modules.
+        names: Vec<String>,
+    },
+    /// A module cannot be used.
+    #[error("could not use the module {}", path.display())]
+    Module {
+        /// The module.
+        path: PathBuf,
+        /// Why not.
+        source: ModuleError,
+    },
+    /// The system refused something.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// A module cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// It cannot be decompressed.
+    #[error(transparent)]
+    Decompress(#[from] DecompressError),
+    /// It is no ELF file.
+    #[error("it is no ELF file that can be read")]
+    Elf(#[from] elf::ParseError),
+    /// It does not tell which kernel it is for, and what it depends on.
+    #[error("it has no .modinfo section that can be read")]
+    NoInfo,
+    /// It works only with another kernel.
+    #[error("it is built for kernel {built_for}, the kernel is {release}")]
+    OtherKernel {
+        /// The kernel's release that it was built for.
+        built_for: String,
+        /// The release of the kernel.
+        release: String,
+    },
+}
+
 /// Names of modules.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// Loaded at each start; none may be missing.
-    pub(super) boot: &'a [&'a str],
+    pub boot: &'a [&'a str],
     /// At hand if the kernel has them.
-    pub(super) on_demand: &'a [&'a str],
+    pub on_demand: &'a [&'a str],
 }
 
 /// What a guest of `vc` wants.
-pub(super) const GUEST: Wanted<'static> = Wanted { boot: &BOOT, on_demand: &ON_DEMAND };
+pub const GUEST: Wanted<'static> = Wanted { boot: &BOOT, on_demand: &ON_DEMAND };
 
 /// One module, uncompressed, and the names of those it needs.
 #[derive(Debug)]
-pub(super) struct Module {
+pub struct Module {
     /// The name as the kernel knows it, with `_` where the file's name may have `-`.
-    pub(super) name: String,
+    pub name: String,
     /// The module's bytes, as built: its signature is kept.
-    pub(super) data: Vec<u8>,
+    pub data: Vec<u8>,
     /// Whether every start loads it.
-    pub(super) boot: bool,
+    pub boot: bool,
     depends: Vec<String>,
 }
 
 /// The modules of an image: each stands behind those that it depends on.
 #[derive(Debug, Default)]
-pub(super) struct ModuleSet {
+pub struct ModuleSet {
     /// In load order.
-    pub(super) modules: Vec<Module>,
+    pub modules: Vec<Module>,
     /// Wanted, but the kernel has them built in.
-    pub(super) built_in: Vec<String>,
+    pub built_in: Vec<String>,
     /// Wanted, but this kernel was built without them.
-    pub(super) absent: Vec<String>,
+    pub absent: Vec<String>,
 }
 
 impl ModuleSet {
     /// Collects the wanted modules from `tree`, a directory as `make modules_install` writes it
     /// (`/lib/modules/RELEASE`), for a kernel of this release.
-    pub(super) fn collect(tree: &Path, release: &str, wanted: &Wanted<'_>) -> Result<Self> {
+    pub(crate) fn collect(tree: &Path, release: &str, wanted: &Wanted<'_>) -> Result<Self, ModulesError> {
         let mut collector = Collector::open(tree, release)?;
         for name in wanted.boot {
             collector.add(name, true)?;
         }
         if !collector.set.absent.is_empty() {
-            bail!(
-                "{} has no module {}, which every start needs",
-                tree.display(),
-                collector.set.absent.join(", ")
-            );
+            return Err(ModulesError::Missing { tree: tree.to_owned(), names: collector.set.absent });
         }
         for name in wanted.on_demand {
             collector.add(name, false)?;
@@ -120,12 +173,12 @@ impl ModuleSet {
     }
 
     /// `modules.boot`: what to load at each start, one name per line, in this order.
-    pub(super) fn boot_list(&self) -> String {
+    pub fn boot_list(&self) -> String {
         self.modules.iter().filter(|module| module.boot).map(|module| format!("{}\n", module.name)).collect()
     }
 
     /// `modules.dep` as kmod's `depmod` writes it: behind each module all that it needs, the last to be loaded first.
-    pub(super) fn dependency_list(&self) -> String {
+    pub fn dependency_list(&self) -> String {
         let line = |module: &Module| {
             let needs = self.needs(module).iter().rev().map(|name| format!(" {name}.ko")).collect::<String>();
             format!("{}.ko:{needs}\n", module.name)
@@ -134,7 +187,7 @@ impl ModuleSet {
     }
 
     /// `modules.builtin` as `make modules_install` writes it, as far as somebody may ask for it.
-    pub(super) fn built_in_list(&self) -> String {
+    pub fn built_in_list(&self) -> String {
         self.built_in.iter().map(|name| format!("{name}.ko\n")).collect()
     }
 
@@ -162,22 +215,17 @@ struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn open(tree: &Path, release: &'a str) -> Result<Self> {
+    fn open(tree: &Path, release: &'a str) -> Result<Self, ModulesError> {
         let list = tree.join("modules.builtin");
-        let built_in = fs::read_to_string(&list).with_context(|| {
-            format!(
-                "cannot read {}; is {} as `make modules_install` writes it?",
-                list.display(),
-                tree.display()
-            )
-        })?;
+        let built_in = fs::read_to_string(&list)
+            .map_err(|source| ModulesError::NotInstalled { tree: tree.to_owned(), source })?;
         let built_in = built_in.lines().filter_map(|line| module_name(Path::new(line))).collect();
         let mut files = BTreeMap::new();
-        index(tree, &mut files).with_context(|| format!("cannot list {}", tree.display()))?;
+        index(tree, &mut files).map_err(FileError::of("list", tree))?;
         Ok(Self { release, files, built_in, set: ModuleSet::default() })
     }
 
-    fn add(&mut self, name: &str, boot: bool) -> Result<()> {
+    fn add(&mut self, name: &str, boot: bool) -> Result<(), ModulesError> {
         if self.set.modules.iter().any(|module| module.name == name) {
             return Ok(());
         }
@@ -185,13 +233,13 @@ impl<'a> Collector<'a> {
             self.set.built_in.push(name.to_owned());
             return Ok(());
         }
-        let Some(file) = self.files.get(name).cloned() else {
+        let Some(path) = self.files.get(name).cloned() else {
             self.set.absent.push(name.to_owned());
             return Ok(());
         };
-        let data = read(&file).with_context(|| format!("cannot use the module {}", file.display()))?;
-        let depends =
-            dependencies(&data, self.release).with_context(|| format!("module {}", file.display()))?;
+        let data = file::read(&path)?;
+        let (data, depends) =
+            read(data, self.release).map_err(|source| ModulesError::Module { path, source })?;
         for needed in &depends {
             self.add(needed, boot)?;
         }
@@ -219,24 +267,30 @@ fn module_name(path: &Path) -> Option<String> {
     matches!(suffix, "" | ".xz" | ".zst" | ".gz").then(|| stem.replace('-', "_"))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
-    let data = fs::read(file)?;
-    if data.starts_with(b"\x7fELF") { Ok(data) } else { decompress(&data) }
+/// The module, uncompressed, and what it depends on.
+fn read(data: Vec<u8>, release: &str) -> Result<(Vec<u8>, Vec<String>), ModuleError> {
+    let data = if data.starts_with(b"\x7fELF") { data } else { decompress(&data)? };
+    let depends = dependencies(&data, release)?;
+    Ok((data, depends))
 }
 
 /// What the module's `.modinfo` section says it depends on; refuses a module of another kernel.
-fn dependencies(module: &[u8], release: &str) -> Result<Vec<String>> {
-    let file = ElfBytes::<LittleEndian>::minimal_parse(module).context("no ELF file")?;
-    let section = file.section_header_by_name(".modinfo")?.context("no .modinfo section")?;
+fn dependencies(module: &[u8], release: &str) -> Result<Vec<String>, ModuleError> {
+    let file = ElfBytes::<LittleEndian>::minimal_parse(module)?;
+    let section = file.section_header_by_name(".modinfo")?.ok_or(ModuleError::NoInfo)?;
     let (info, _) = file.section_data(&section)?;
     let value = |key: &[u8]| info.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(key));
 
-    let magic = value(b"vermagic=").and_then(|magic| str::from_utf8(magic).ok()).context("no vermagic")?;
+    let text = |value| str::from_utf8(value).map_err(|_| ModuleError::NoInfo);
+    let magic = text(value(b"vermagic=").ok_or(ModuleError::NoInfo)?)?;
     let built_for = magic.split(' ').next().unwrap_or_default();
     if built_for != release {
-        bail!("it is built for kernel {built_for}, the kernel is {release}");
+        return Err(ModuleError::OtherKernel {
+            built_for: built_for.to_owned(),
+            release: release.to_owned(),
+        });
     }
-    let depends = str::from_utf8(value(b"depends=").unwrap_or_default())?;
+    let depends = text(value(b"depends=").unwrap_or_default())?;
     Ok(depends.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect())
 }
 
@@ -292,13 +346,10 @@ mod tests {
     fn a_tree_without_modules_is_refused() {
         let tree = tempfile::tempdir().unwrap();
         let error = ModuleSet::collect(tree.path(), "6.1.0", &GUEST).unwrap_err();
-        assert!(format!("{error:#}").contains("modules.builtin"), "{error:#}");
+        assert!(matches!(error, ModulesError::NotInstalled { .. }), "{error}");
         fs::write(tree.path().join("modules.builtin"), "kernel/fs/overlayfs/overlay.ko\n").unwrap();
         let error = ModuleSet::collect(tree.path(), "6.1.0", &GUEST).unwrap_err();
-        assert!(error.to_string().contains("has no module virtio_pci"), "{error:#}");
-        assert!(
-            !error.to_string().contains("overlay"),
-            "a module that is built in is not missing: {error:#}"
-        );
+        assert!(error.to_string().contains("has no module virtio_pci"), "{error}");
+        assert!(!error.to_string().contains("overlay"), "a module that is built in is not missing: {error}");
     }
 }
