@@ -46,7 +46,9 @@ pub(crate) struct Global {
     #[arg(long)]
     pub(crate) debug: bool,
 
-    /// Configuration file, instead of /etc/vc/config.toml and ~/.config/vc/config.toml
+    /// Configuration file, instead of those in /etc/vc and ~/.config/vc
+    ///
+    /// These are /etc/vc/config.toml and ~/.config/vc/config.toml.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
