@@ -14,7 +14,7 @@ pub(crate) use direct_volume::{DirectVolume, Volume};
 pub(crate) use explain::Explain;
 pub(crate) use guest::{Guest, GuestBuild};
 pub(crate) use oci::{Create, Delete, Events, Exec, Id, Kill, List, ListFormat, MakeSpec, Ps, Update};
-pub(crate) use run::{Machine, Rootfs, Run};
+pub(crate) use run::{Machine, NamedRun, Rootfs, Run};
 
 /// Runs OCI containers inside QEMU virtual machines.
 #[derive(Debug, Parser)]

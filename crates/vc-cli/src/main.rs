@@ -49,6 +49,10 @@ fn main() -> ExitCode {
         }
     };
     let oci = match cli.command {
+        Command::Run(options) if options.is_named() => match options.named() {
+            Ok(named) => Oci::Run(Box::new(named)),
+            Err(failure) => return failure.with_code(FAILED).report(),
+        },
         Command::Run(options) => return run(&cli.global, *options, start),
         Command::Explain(options) => {
             return explain::explain(&options).map_or_else(Failure::report, |()| ExitCode::SUCCESS);

@@ -12,6 +12,7 @@ mod features;
 pub(crate) mod hooks;
 mod member;
 pub(crate) mod namespaces;
+mod own_terminal;
 mod pod;
 pub(crate) mod protocol;
 pub(crate) mod record;
@@ -19,6 +20,7 @@ mod recover;
 pub(crate) mod remove;
 pub(crate) mod report;
 pub(crate) mod root;
+mod run;
 pub(crate) mod state;
 pub(crate) mod talk;
 mod update;
@@ -28,7 +30,9 @@ use std::process::ExitCode;
 
 pub(crate) use attend::attend_as_ordered;
 
-use crate::cli::{Create, Delete, DirectVolume, Events, Exec, Global, Id, Kill, List, MakeSpec, Ps, Update};
+use crate::cli::{
+    Create, Delete, DirectVolume, Events, Exec, Global, Id, Kill, List, MakeSpec, NamedRun, Ps, Update,
+};
 use crate::failure::Failure;
 use protocol::Ask;
 use root::Root;
@@ -40,6 +44,7 @@ pub(crate) const ATTEND: &str = "attend";
 #[derive(Debug)]
 pub(crate) enum Oci {
     Create(Box<Create>),
+    Run(Box<NamedRun>),
     Start(Id),
     State(Id),
     Kill(Kill),
@@ -64,6 +69,11 @@ pub(crate) fn run(global: &Global, command: Oci) -> ExitCode {
         Err(failure) => return report::report(global, failure, report::FAILED),
     };
     let executed = match command {
+        Oci::Run(options) => {
+            let code = run::run(&root, global, *options);
+            return code
+                .map_or_else(|failure| report::report(global, failure, report::FAILED), ExitCode::from);
+        }
         Oci::Exec(options) => exec::exec(&root, &options),
         Oci::Ps(options) => exec::ps(&root, &options),
         other => {
@@ -93,6 +103,6 @@ fn act(root: &Root, global: &Global, command: Oci) -> Result<(), Failure> {
         Oci::Recover => recover::recover(root),
         Oci::Features => features::features(),
         Oci::Spec(options) => features::spec(&options),
-        Oci::Exec(_) | Oci::Ps(_) => unreachable!("the caller has their exit codes"),
+        Oci::Run(_) | Oci::Exec(_) | Oci::Ps(_) => unreachable!("the caller has their exit codes"),
     }
 }

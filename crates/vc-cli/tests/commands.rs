@@ -116,6 +116,21 @@ fn pages_and_completions_know_the_commands() {
 }
 
 #[test]
+fn a_container_with_a_name_is_as_its_bundle_says() {
+    let refused = |line: &[&str], why: &str| {
+        let output = vc(line);
+        assert_eq!(output.status.code(), Some(1), "{line:?}");
+        assert!(text(&output.stderr).contains(why), "{line:?}: {}", text(&output.stderr));
+    };
+    refused(&["run", "-b", "/b", "c", "true"], "one argument");
+    refused(&["run", "-b", "/b", "--detach"], "one argument");
+    refused(&["run", "-b", "/b", "-t", "c"], "--tty is for a command");
+    refused(&["run", "-b", "/b", "-d", "-l", "/layer", "c"], "--layer is for a command");
+    refused(&["run", "-b", "/b", "a/b"], "use the name a/b");
+    refused(&["run", "-b", "/nonexistent", "c"], "/nonexistent");
+}
+
+#[test]
 fn the_help_fits_a_screen() {
     for line in [
         &["-h"][..],

@@ -7,6 +7,7 @@ use clap::Args;
 use vc_hypervisor::Accelerator;
 use vc_types::MiB;
 
+use super::Create;
 use crate::failure::Failure;
 use crate::values::{Env, MountJson, User};
 
@@ -42,9 +43,89 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) timeline: bool,
 
-    /// The command and its arguments
+    /// With a bundle alone: leave the container behind once it runs
+    #[arg(short = 'd', long, requires = "bundle")]
+    pub(crate) detach: bool,
+
+    /// With a bundle alone: socket that is sent the terminal's master
+    #[arg(long, value_name = "SOCKET", requires = "bundle")]
+    pub(crate) console_socket: Option<PathBuf>,
+
+    /// With a bundle alone: file that gets the pid of the process that ends as the container does
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    pub(crate) pid_file: Option<PathBuf>,
+
+    /// Only 0 can be had: open files cannot be passed into a machine
+    #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
+    pub(crate) preserve_fds: u32,
+
+    /// Accepted and without effect: the machine has a root of its own
+    #[arg(long, hide = true)]
+    pub(crate) no_pivot: bool,
+
+    /// Accepted and without effect: the machine has a session keyring of its own
+    #[arg(long, hide = true)]
+    pub(crate) no_new_keyring: bool,
+
+    /// The command and its arguments; with a bundle alone, the name of the container
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
+}
+
+/// A container that is run by its name, as runc does it.
+#[derive(Debug)]
+pub(crate) struct NamedRun {
+    pub(crate) create: Create,
+    /// Whether it is left behind once it runs.
+    pub(crate) detach: bool,
+}
+
+impl Run {
+    /// Whether it is a container with a name, which other commands know, rather than a command.
+    pub(crate) fn is_named(&self) -> bool {
+        let has_bundle_alone =
+            self.rootfs.bundle.is_some() && self.rootfs.layers.is_empty() && self.rootfs.mounts.is_empty();
+        let is_left = self.detach || self.console_socket.is_some() || self.pid_file.is_some();
+        is_left || (has_bundle_alone && !self.command.is_empty())
+    }
+
+    /// The container with a name.
+    pub(crate) fn named(self) -> Result<NamedRun, Failure> {
+        let of_a_command = [
+            ("--layer", !self.rootfs.layers.is_empty()),
+            ("--rootfs-mount", !self.rootfs.mounts.is_empty()),
+            ("--tty", self.tty),
+            ("--interactive", self.interactive),
+            ("--env", !self.env.is_empty()),
+            ("--workdir", self.workdir.is_some()),
+            ("--user", self.user.is_some()),
+            ("--timeline", self.timeline),
+        ];
+        if let Some((option, _)) = of_a_command.iter().find(|(_, is_given)| *is_given) {
+            return Err(Failure::message(format!(
+                "{option} is for a command; a container with a name is as its bundle's config.json says"
+            )));
+        }
+        let [name] = &self.command[..] else {
+            return Err(Failure::message(
+                "one argument goes with a bundle alone, the name of the container; what it runs is in config.json",
+            ));
+        };
+        let id = name
+            .parse()
+            .map_err(|error: vc_types::InvalidId| Failure::step(format!("use the name {name}"), error))?;
+        let create = Create {
+            bundle: self.rootfs.bundle.unwrap_or_else(|| ".".into()),
+            console_socket: self.console_socket,
+            pid_file: self.pid_file,
+            preserve_fds: self.preserve_fds,
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            machine: self.machine,
+            id,
+        };
+        Ok(NamedRun { create, detach: self.detach })
+    }
 }
 
 /// Where the root file system comes from: one of the three.

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use vc_tests::Mounted;
 
-use crate::run::{Bench, assert_code, text};
+use crate::run::{Bench, assert_code, feed, text};
 
 /// An OCI bundle whose root file system is a mounted EROFS image.
 pub(crate) struct Bundle<'a> {
@@ -232,6 +232,69 @@ fn a_terminal_goes_to_the_console_socket() {
     read_until(&mut terminal, &mut said, "33 101\r\n");
     assert_eq!(exit_code(owner), Some(5));
     bundle.succeed(&["delete", "c"]);
+    bundle.assert_nothing_left();
+}
+
+/// As runc's `run`: the container has a name that other commands know, and is gone with its process.
+#[test]
+fn a_container_is_run_by_its_name() {
+    let Some(bench) = Bench::new() else { return };
+    let script = "read line; echo \"<$line>\"; echo err >&2; trap 'echo over; exit 42' TERM; while :; do sleep 1; done";
+    let process =
+        json!({"args": ["sh", "-c", script], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    let file = |name| File::create(bundle.dir.join(name)).unwrap();
+    let mut run = bundle.vc(&["run", "--bundle"]);
+    run.arg(&bundle.dir).arg("c").stdin(Stdio::piped()).stdout(file("out")).stderr(file("err"));
+    let mut run = run.spawn().unwrap();
+    run.stdin.take().unwrap().write_all(b"typed\n").unwrap();
+    bundle.until("out", "<typed>\n");
+    bundle.until("err", "err\n");
+    assert_eq!(bundle.state()["status"], "running");
+    let dir = bundle.dir.to_str().unwrap();
+    bundle.refused(&["run", "-b", dir, "c"], "exists already");
+    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(42), "{}", bundle.read("err"));
+    assert_eq!(bundle.read("out"), "<typed>\nover\n");
+    bundle.refused(&["state", "c"], "container c does not exist");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_is_left_behind_is_run_and_not_waited_for() {
+    let Some(bench) = Bench::new() else { return };
+    let process =
+        json!({"args": ["sleep", "600"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    set_child_subreaper(true).unwrap();
+    let pid_file = bundle.dir.join("pid");
+    let mut run = bundle.vc(&["run", "-d", "-b"]);
+    run.arg(&bundle.dir).arg("--pid-file").arg(&pid_file).arg("c");
+    // Its streams are the container's, which would keep a pipe open.
+    let run =
+        run.stdout(Stdio::null()).stderr(File::create(bundle.dir.join("err")).unwrap()).status().unwrap();
+    assert!(run.success(), "{run}: {}", bundle.read("err"));
+    let owner: i32 = fs::read_to_string(pid_file).unwrap().parse().unwrap();
+    assert_eq!(bundle.state()["status"], "running");
+    bundle.succeed(&["kill", "c", "KILL"]);
+    assert_eq!(exit_code(Pid::from_raw(owner)), Some(137));
+    bundle.succeed(&["delete", "c"]);
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_is_run_by_its_name_has_the_callers_terminal() {
+    let Some(bench) = Bench::new() else { return };
+    let script = "test -t 0 && test -t 1 && test -t 2 && echo terminal; read line; echo \"<$line>\"; exit 5";
+    let process = json!({"args": ["sh", "-c", script], "env": ["PATH=/bin"], "cwd": "/", "terminal": true,
+        "user": {"uid": 0, "gid": 0}});
+    let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    let mut run = bundle.vc(&["run", "--bundle"]);
+    run.arg(&bundle.dir).arg("c");
+    let output = feed(run, b"typed\r");
+    assert_code(&output, 5);
+    let said = text(&output.stdout);
+    assert!(said.contains("terminal\r\n") && said.ends_with("<typed>\r\n"), "{said:?}");
     bundle.assert_nothing_left();
 }
 
