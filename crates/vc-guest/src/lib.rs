@@ -11,7 +11,6 @@
 
 mod block;
 mod boot;
-mod buffers;
 mod cgroup;
 mod cmdline;
 mod container;

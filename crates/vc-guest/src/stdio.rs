@@ -3,12 +3,12 @@
 //! The kernel's pipe is the only buffer. A process that writes faster than the host reads blocks; the
 //! agent holds no more than what one request asks for.
 
-use crate::buffers::Buffers;
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::write;
-use rustix::io::read;
+use rustix::buffer::spare_capacity;
+use rustix::io::{ioctl_fionread, read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
@@ -18,6 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 /// What the kernel holds of standard output, in bytes: as much as one answer carries, so that the process
 /// goes on while an answer travels. Pages are taken only for what is in there.
 const PIPE_SIZE: i32 = 1 << 20;
+
+/// The least room for one read, in bytes. Of a terminal, the kernel gives no more at once.
+const LEAST_ROOM: usize = 4096;
 
 /// The host's ends of a process's streams.
 #[derive(Debug)]
@@ -79,35 +82,27 @@ impl Output {
         Ok(Self { file: non_blocking(descriptor, Interest::READABLE)?, drained: AtomicBool::new(false) })
     }
 
-    /// Reads the next bytes into one of `buffers`, from its byte `start` on, at most `most`; none at the end of the
-    /// stream. Gives the buffer and where they end. While nothing is there, no buffer is held.
+    /// Appends the next bytes to `bytes`, at most `most`; none at the end of the stream. Room is made for
+    /// what is there, once it is there, and is not written to before: every byte is touched once.
     ///
     /// # Cancel safety
     /// Bytes are taken from the stream only by a call that returns them.
-    pub(crate) async fn read(
-        &self,
-        buffers: &Buffers,
-        start: usize,
-        most: usize,
-    ) -> std::io::Result<(Vec<u8>, usize)> {
-        let filled = self.file.async_io(Interest::READABLE, |file| {
-            let mut buffer = buffers.take();
-            let end = start.saturating_add(most).min(buffer.len());
-            match read(file, &mut buffer[start..end]) {
-                Ok(length) => Ok((buffer, start + length)),
+    pub(crate) async fn read(&self, bytes: &mut Vec<u8>, most: usize) -> std::io::Result<()> {
+        let length = self.file.async_io(Interest::READABLE, |file| {
+            let there = ioctl_fionread(file).ok().and_then(|length| usize::try_from(length).ok());
+            let room = there.unwrap_or_default().max(LEAST_ROOM).min(most);
+            // No more than that: who reads is not to be given more than was asked for.
+            bytes.reserve_exact(room);
+            match read(file, spare_capacity(bytes)) {
                 // The other side of a terminal was closed by its last user (pty(7)).
-                Err(rustix::io::Errno::IO) => Ok((buffer, start)),
-                Err(error) => {
-                    buffers.give_back(buffer);
-                    Err(error.into())
-                }
+                Err(rustix::io::Errno::IO) => Ok(0),
+                result => Ok(result?),
             }
         });
-        let (buffer, end) = filled.await?;
-        if end == start {
+        if length.await? == 0 {
             self.drained.store(true, Ordering::Relaxed);
         }
-        Ok((buffer, end))
+        Ok(())
     }
 
     fn is_drained(&self) -> bool {
@@ -187,11 +182,9 @@ mod tests {
     use std::io::Write;
     use std::sync::Arc;
 
-    static BUFFERS: Buffers = Buffers::of(1 << 20);
-
     async fn next(output: &Output, most: usize) -> Vec<u8> {
-        let (mut bytes, end) = output.read(&BUFFERS, 0, most).await.unwrap();
-        bytes.truncate(end);
+        let mut bytes = Vec::new();
+        output.read(&mut bytes, most).await.unwrap();
         bytes
     }
 
@@ -200,8 +193,9 @@ mod tests {
         let (streams, [_, stdout, _]) = Streams::pipes().unwrap();
         let mut stdout = File::from(stdout);
         stdout.write_all(&[7; 100_000]).unwrap();
-        let (bytes, end) = streams.stdout.read(&Buffers::of(100), 1, 10).await.unwrap();
-        assert_eq!((&bytes[..12], end), (&[0, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0][..], 11));
+        let mut bytes = vec![1];
+        streams.stdout.read(&mut bytes, 10).await.unwrap();
+        assert_eq!(bytes, [1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
         assert_eq!(next(&streams.stdout, usize::MAX).await, vec![7; 99_990]);
         // As much as one answer carries waits in the kernel.
         stdout.write_all(&[7; 1 << 20]).unwrap();

@@ -7,7 +7,6 @@
 
 use super::frame::{self, Answer};
 use super::reading::{self, Output};
-use crate::buffers::Buffers;
 use crate::error::CallError;
 use crate::guest::Guest;
 use futures::FutureExt;
@@ -36,7 +35,6 @@ pub struct Server(Arc<Shared>);
 struct Shared {
     guest: Guest,
     services: HashMap<String, Service>,
-    buffers: Buffers,
 }
 
 impl fmt::Debug for Server {
@@ -47,7 +45,7 @@ impl fmt::Debug for Server {
 
 impl Server {
     pub(super) fn new(guest: Guest, services: HashMap<String, Service>) -> Self {
-        Self(Arc::new(Shared { guest, services, buffers: reading::buffers() }))
+        Self(Arc::new(Shared { guest, services }))
     }
 
     /// Serves a host until it hangs up. The calls that are under way end then, unless they run on their own.
@@ -60,8 +58,7 @@ impl Server {
         let (answers, queue) = mpsc::channel(QUEUE);
         // Ends its tasks when it is dropped.
         let mut tasks = JoinSet::new();
-        let server = self.clone();
-        tasks.spawn(async move { write(writer, queue, &server.0.buffers).await });
+        tasks.spawn(write(writer, queue));
         while let Ok((header, body)) = frame::read(&mut reader).await {
             let (server, answers) = (self.clone(), answers.clone());
             tasks.spawn(async move {
@@ -110,7 +107,7 @@ impl Server {
             return refusal(stream, Code::INVALID_ARGUMENT, "there is no such service");
         };
         if let Some(output) = Output::of(&request) {
-            return reading::answer(&self.0.guest, &self.0.buffers, output, stream, &request.payload).await;
+            return reading::answer(&self.0.guest, output, stream, &request.payload).await;
         }
         let Some(method) = service.methods.get(&request.method) else {
             return refusal(stream, Code::UNIMPLEMENTED, "this agent has no such method");
@@ -140,12 +137,11 @@ pub(super) fn refusal(stream: u32, code: Code, text: &str) -> Answer {
 }
 
 /// Writes answers in the order in which they come, until the host reads no more.
-async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Answer>, buffers: &Buffers) {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Answer>) {
     while let Some(answer) = queue.recv().await {
         if writer.write_all(answer.bytes()).await.is_err() {
             return;
         }
-        buffers.give_back(answer.into_buffer());
     }
 }
 

@@ -2,7 +2,6 @@
 
 use protobuf::Message;
 use std::io::Result;
-use std::ops::Range;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use ttrpc::Response;
 use ttrpc::proto::{MESSAGE_HEADER_LENGTH, MESSAGE_LENGTH_MAX, MessageHeader};
@@ -33,8 +32,8 @@ pub(super) async fn read(reader: &mut (impl AsyncRead + Unpin)) -> Result<(Messa
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     bytes: Vec<u8>,
-    /// What of them is sent.
-    range: Range<usize>,
+    /// What is before is not sent.
+    from: usize,
 }
 
 impl Answer {
@@ -44,27 +43,22 @@ impl Answer {
         response.write_to_vec(&mut bytes).ok()?;
         let length = bytes.len() - MESSAGE_HEADER_LENGTH;
         bytes[..MESSAGE_HEADER_LENGTH].copy_from_slice(&header(stream, length)?);
-        Some(Self { range: 0..bytes.len(), bytes })
+        Some(Self { bytes, from: 0 })
     }
 
-    /// The answer whose `bytes` have the end of it already, in `data`; `prefix` is put before that, and a header before
-    /// it. `None` when it is longer than the protocol allows, or there is no room before.
-    pub(super) fn around(stream: u32, mut bytes: Vec<u8>, data: Range<usize>, prefix: &[u8]) -> Option<Self> {
-        let start = data.start.checked_sub(prefix.len())?;
+    /// The answer whose `bytes` have its end already, after `room` bytes of which `prefix` fills the last ones; a
+    /// header comes before it. `None` when it is longer than the protocol allows.
+    pub(super) fn around(stream: u32, mut bytes: Vec<u8>, room: usize, prefix: &[u8]) -> Option<Self> {
+        let start = room.checked_sub(prefix.len())?;
         let from = start.checked_sub(MESSAGE_HEADER_LENGTH)?;
-        let header = header(stream, data.end - start)?;
+        let header = header(stream, bytes.len() - start)?;
         bytes[from..start].copy_from_slice(&header);
-        bytes[start..data.start].copy_from_slice(prefix);
-        Some(Self { bytes, range: from..data.end })
+        bytes[start..room].copy_from_slice(prefix);
+        Some(Self { bytes, from })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.range.clone()]
-    }
-
-    /// The buffer, to be used again.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
-        self.bytes
+        &self.bytes[self.from..]
     }
 }
 

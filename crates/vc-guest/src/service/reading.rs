@@ -4,7 +4,6 @@
 use super::connection::{failure, refusal};
 use super::frame::Answer;
 use super::log_failure;
-use crate::buffers::Buffers;
 use crate::error::CallError;
 use crate::guest::Guest;
 use protobuf::Message;
@@ -17,11 +16,6 @@ const MAX_READ: usize = 1 << 20;
 /// What stands before the bytes in a frame, at most: the header, the status, the tags and lengths of the response's
 /// payload and of its data. Lengths up to 2 MiB take three bytes.
 const ROOM: usize = 10 + 2 + (1 + 3) + (1 + 3);
-
-/// Room for answers.
-pub(super) const fn buffers() -> Buffers {
-    Buffers::of(ROOM + MAX_READ)
-}
 
 /// An output of a process.
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +46,12 @@ impl Output {
 ///
 /// # Cancel safety
 /// Must end with the connection: an answer that nobody waits for any more must not take bytes from a process.
-pub(super) async fn answer(
-    guest: &Guest,
-    buffers: &Buffers,
-    output: Output,
-    stream: u32,
-    payload: &[u8],
-) -> Answer {
+pub(super) async fn answer(guest: &Guest, output: Output, stream: u32, payload: &[u8]) -> Answer {
     let Ok(request) = ReadStreamRequest::parse_from_bytes(payload) else {
         return refusal(stream, Code::INVALID_ARGUMENT, "this is no request to read");
     };
-    match read(guest, buffers, output, &request).await {
-        Ok((bytes, end)) => around(stream, bytes, end),
+    match read(guest, output, &request).await {
+        Ok(bytes) => around(stream, bytes),
         Err(error) => {
             log_failure(output.method(), &error);
             failure(stream, error)
@@ -71,14 +59,9 @@ pub(super) async fn answer(
     }
 }
 
-/// A buffer with the bytes of the answer, after the room for what stands before them, and where they end. The end of a
-/// stream is an answer without bytes; so is the stderr of a process with a terminal.
-async fn read(
-    guest: &Guest,
-    buffers: &Buffers,
-    output: Output,
-    request: &ReadStreamRequest,
-) -> Result<(Vec<u8>, usize), CallError> {
+/// The bytes of the answer, after the room for what stands before them. The end of a stream is an answer without
+/// bytes; so is the stderr of a process with a terminal.
+async fn read(guest: &Guest, output: Output, request: &ReadStreamRequest) -> Result<Vec<u8>, CallError> {
     let container = guest.container(&request.container_id)?;
     let process = container.process(&request.exec_id)?;
     let most = usize::try_from(request.len).unwrap_or(MAX_READ).min(MAX_READ);
@@ -89,26 +72,24 @@ async fn read(
         Output::Stdout => Some(&process.streams.stdout),
         Output::Stderr => process.streams.stderr.as_ref(),
     };
-    let (bytes, end) = match output {
-        Some(output) => {
-            let read = output.read(buffers, ROOM, most).await;
-            read.map_err(|error| CallError::Stream("read the stream", error))?
-        }
-        None => (vec![0; ROOM], ROOM),
-    };
-    if end == ROOM {
+    let mut bytes = vec![0; ROOM];
+    if let Some(output) = output {
+        let read = output.read(&mut bytes, most).await;
+        read.map_err(|error| CallError::Stream("read the stream", error))?;
+    }
+    if bytes.len() == ROOM {
         container.forget_if_done(&process);
     }
-    Ok((bytes, end))
+    Ok(bytes)
 }
 
-/// A response that succeeded, whose payload is a `ReadStreamResponse` of the `bytes` from the room to `end`.
-fn around(stream: u32, bytes: Vec<u8>, end: usize) -> Answer {
+/// A response that succeeded, whose payload is a `ReadStreamResponse` of the `bytes` after the room.
+fn around(stream: u32, bytes: Vec<u8>) -> Answer {
     /// Field 1 of a response, the status: a message without fields that are set.
     const OK: [u8; 2] = [1 << 3 | 2, 0];
     const PAYLOAD: u8 = 2 << 3 | 2;
     const DATA: u8 = 1 << 3 | 2;
-    let length = end - ROOM;
+    let length = bytes.len() - ROOM;
     let mut prefix = OK.to_vec();
     // The default value of a field is not sent.
     if length > 0 {
@@ -118,7 +99,7 @@ fn around(stream: u32, bytes: Vec<u8>, end: usize) -> Answer {
         put_length(&mut prefix, data.len() + length);
         prefix.extend(data);
     }
-    Answer::around(stream, bytes, ROOM..end, &prefix).expect("the room is made for the longest prefix")
+    Answer::around(stream, bytes, ROOM, &prefix).expect("the room is made for the longest prefix")
 }
 
 /// A varint of protobuf.
@@ -140,13 +121,11 @@ mod tests {
     fn answers_are_what_the_generated_code_makes() {
         for length in [0, 1, 123, 124, 127, 128, 16_379, 16_380, 16_383, 16_384, MAX_READ] {
             let data: Vec<u8> = (0..251).cycle().take(length).collect();
-            // What is after them is of an answer before.
-            let bytes = [vec![0; ROOM], data.clone(), vec![9; 5]].concat();
-            let end = ROOM + length;
+            let bytes = [vec![0; ROOM], data.clone()].concat();
             let payload = ReadStreamResponse { data, ..Default::default() }.write_to_bytes().unwrap();
             let mut response = Response { payload, ..Default::default() };
             response.set_status(get_status(Code::OK, ""));
-            assert!(around(9, bytes, end).bytes() == Answer::of(9, &response).unwrap().bytes(), "{length}");
+            assert!(around(9, bytes).bytes() == Answer::of(9, &response).unwrap().bytes(), "{length}");
         }
     }
 }
