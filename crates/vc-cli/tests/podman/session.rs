@@ -95,7 +95,8 @@ const LINES: [(&str, &str); 40] = [
         "kill",
         "podman kill -s HUP c; eventually 'podman logs c 2>/dev/null | grep -q hup'; podman logs c 2>/dev/null | grep hup",
     ),
-    ("diff", "podman diff c | grep tmp | sort"),
+    // Now and then Podman tells a directory that has changed as added, and not what is in it; with runc as well.
+    ("diff", "podman diff c | grep -c ' /tmp$'"),
     ("remove while it runs", "podman rm c 2>/dev/null"),
     (
         "stop",
