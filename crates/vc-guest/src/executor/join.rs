@@ -12,6 +12,7 @@ use libcontainer::syscall::syscall::{Syscall, create_syscall};
 use libcontainer::{capabilities, tty};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -46,12 +47,13 @@ pub(super) fn exec(task: &ExecTask, init: OwnedFd) -> Result<i32, Failure> {
         Errno::ESRCH => Failure::Gone,
         errno => Failure::step("join the container's namespaces")(errno),
     })?;
-    drop(init);
     let (mut reports, report) = pipe().map_err(|error| Failure::Other(error.to_string()))?;
     let child = sys::child(Child::Own, Some(cgroup.as_fd())).map_err(|errno| match errno {
         Errno::EAGAIN => Failure::TooManyProcesses,
+        Errno::ENOMEM if ends(&init) => Failure::Gone,
         errno => Failure::step("start a process in the container")(errno),
     })?;
+    drop(init);
     let Some(child) = child else {
         drop(reports);
         let failure = become_process(task, console);
@@ -67,6 +69,13 @@ pub(super) fn exec(task: &ExecTask, init: OwnedFd) -> Result<i32, Failure> {
     }
     let _ = waitpid(child, None);
     Err(serde_json::from_slice(&text).unwrap_or_else(|error| Failure::Other(error.to_string())))
+}
+
+/// Whether the container's first process is at its end. In its namespace of pids, no process can be made from then on,
+/// which is told as a lack of memory (clone(2)); it is at its end once all others there are, too.
+fn ends(init: &OwnedFd) -> bool {
+    let patience = PollTimeout::from(1000_u16);
+    poll(&mut [PollFd::new(init.as_fd(), PollFlags::POLLIN)], patience).is_ok_and(|ready| ready > 0)
 }
 
 /// All that the kernel can join by one call on a pidfd (setns(2), since Linux 5.8).
