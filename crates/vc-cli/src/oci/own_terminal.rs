@@ -29,7 +29,10 @@ impl Handover {
         let name = format!("vc-run-{:016x}", RandomState::new().hash_one(std::process::id()));
         let directory = std::env::temp_dir().join(name);
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed)?;
-        match UnixListener::bind(socket(&directory)) {
+        // An owner that has the container has connected before it said so: a missing one is an error, and no wait.
+        let listening = UnixListener::bind(socket(&directory))
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+        match listening {
             Ok(listener) => Ok(Self { directory, listener }),
             Err(error) => {
                 let _ = remove_dir_all(&directory);
