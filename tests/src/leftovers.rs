@@ -91,7 +91,7 @@ fn wait_for_end(pid: u32, time: Duration) {
 }
 
 /// The processes whose command line names `path`, or that work in it.
-fn processes_naming(path: &Path) -> Vec<(u32, String)> {
+pub fn processes_naming(path: &Path) -> Vec<(u32, String)> {
     let own = std::process::id();
     let name = path.as_os_str().as_bytes();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

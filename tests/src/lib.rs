@@ -8,14 +8,16 @@ mod image;
 mod layers;
 mod leftovers;
 mod mounted;
+mod nydus;
 pub mod soak;
 mod spec;
 pub mod vfio;
 
 pub use image::GuestImage;
 pub use layers::{Layers, fill_with_busybox};
-pub use leftovers::Leftovers;
+pub use leftovers::{Leftovers, processes_naming};
 pub use mounted::Mounted;
+pub use nydus::{Nydus, Rafs};
 pub use spec::{shell, shell_process};
 
 /// Prints why a test does not apply here.

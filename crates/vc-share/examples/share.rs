@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use vc_share::{Bind, SharedDir, Virtiofsd, VirtiofsdConfig};
+use vc_share::{Bind, Server, ServerConfig, ServerKind, SharedDir};
 use vc_types::{Deadline, HostPath};
 
 #[tokio::main]
@@ -24,7 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let socket = HostPath::new(root.as_path().with_extension("sock"))?;
     let deadline = Deadline::after(Duration::from_secs(10));
     let server =
-        Virtiofsd::start(&VirtiofsdConfig::default(), &directory.served(), &socket, deadline).await?;
+        Server::start(&ServerConfig::new(ServerKind::Virtiofsd), &directory.served(), &socket, deadline)
+            .await?;
     println!("served at {}; it ends with the machine that connects", server.socket());
     println!("{}", server.exited().await);
     drop(server);

@@ -1,31 +1,46 @@
-//! virtiofsd: which one there is, its process, and its end.
+//! The program that serves a directory: which one there is, its process, and its end.
 
 mod end;
+mod nydusd;
 mod program;
+mod virtiofsd;
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Signal, pidfd_send_signal};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::sync::watch;
 use vc_types::{Deadline, HostPath, ProcessIdentity};
 
+use crate::nydus::{NydusApi, NydusError};
 use crate::sys;
 
 pub use end::ServerEnd;
-pub use program::find_virtiofsd;
-use program::{arguments, flavour};
+pub use program::{find_nydusd, find_virtiofsd};
 
-/// The descriptor of the socket in the server.
-const SOCKET_FD: i32 = 3;
+/// Which program serves a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerKind {
+    /// virtiofsd: the directory, and nothing else.
+    #[default]
+    Virtiofsd,
+    /// nydusd: the directory as `containers`, and beside it the RAFS images that it is asked to mount ([`NydusApi`]).
+    Nydusd,
+}
+
+impl fmt::Display for ServerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Virtiofsd => "virtiofsd",
+            Self::Nydusd => "nydusd",
+        })
+    }
+}
 
 /// What the guest may keep of what it has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,18 +56,21 @@ pub enum Cache {
 
 /// How a directory is served.
 #[derive(Clone, Debug)]
-pub struct VirtiofsdConfig {
-    /// The program; [`find_virtiofsd`] if none is given.
+pub struct ServerConfig {
+    /// By what.
+    pub kind: ServerKind,
+    /// The program; what [`find_virtiofsd`] or [`find_nydusd`] finds if none is given.
     pub program: Option<PathBuf>,
-    /// What the guest may keep.
+    /// What the guest may keep. nydusd cannot be told, and lets it keep what virtiofsd does by [`Cache::Auto`].
     pub cache: Cache,
     /// Whether it ends with this process, however that ends.
     pub die_with_parent: bool,
 }
 
-impl Default for VirtiofsdConfig {
-    fn default() -> Self {
-        Self { program: None, cache: Cache::Auto, die_with_parent: true }
+impl ServerConfig {
+    /// A server of this kind that ends with this process. Every field may be changed.
+    pub const fn new(kind: ServerKind) -> Self {
+        Self { kind, program: None, cache: Cache::Auto, die_with_parent: true }
     }
 }
 
@@ -60,11 +78,14 @@ impl Default for VirtiofsdConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// There is no program.
+    /// There is no virtiofsd.
     #[error(
         "no virtiofsd is in PATH, /usr/libexec, /usr/lib or /usr/lib/qemu; install virtiofsd, or Debian 12's qemu-system-common"
     )]
     NotFound,
+    /// There is no nydusd.
+    #[error("no nydusd is in PATH; install one that has `nydusd virtiofs`, or say where it is")]
+    NoNydusd,
     /// The program does not say what it is.
     #[error("{program:?} does not tell its version as a virtiofsd does: {said:?}")]
     Unknown {
@@ -89,32 +110,43 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// It ended before it served anything.
+    #[error("{0}")]
+    Ended(ServerEnd),
+    /// It does not serve the directory.
+    #[error("nydusd does not serve the directory")]
+    Nydus(#[from] NydusError),
     /// Nobody can tell whether it is there.
-    #[error("cannot find the virtiofsd of another process again")]
-    Adopt(#[source] io::Error),
+    #[error("cannot find the {0} of another process again")]
+    Adopt(ServerKind, #[source] io::Error),
     /// It did not end.
-    #[error("virtiofsd did not end in time although it was killed")]
-    Stays,
+    #[error("{0} did not end in time although it was killed")]
+    Stays(ServerKind),
 }
 
-/// A virtiofsd that serves a directory. It is killed when this is dropped, unless it was let go.
+/// A program that serves a directory. It is killed when this is dropped, unless it was let go.
 ///
-/// It runs as root in its own mount, process and network namespaces (its sandbox `namespace`), with the directory
-/// as its root: nothing else of the host can be reached through it, whatever the guest sends. It ends by itself when
-/// the hypervisor that is connected to it ends.
+/// **virtiofsd** runs as root in its own mount, process and network namespaces (its sandbox `namespace`), with the
+/// directory as its root: nothing else of the host can be reached through it, whatever the guest sends. It ends by
+/// itself when the hypervisor that is connected to it ends.
+///
+/// **nydusd** has no sandbox of its own, and needs the host's files and network, where the images are. It runs as root
+/// with no more capabilities than serving files takes, and gets none by executing anything. It ends when it is ended.
 #[derive(Debug)]
-pub struct Virtiofsd {
+pub struct Server {
+    kind: ServerKind,
     socket: HostPath,
     pid: u32,
     is_let_go: AtomicBool,
     /// Names this very process, also after its number was given to another; none if it had ended before.
     handle: Option<OwnedFd>,
     end: watch::Receiver<Option<ServerEnd>>,
+    nydus: Option<NydusApi>,
 }
 
-impl Virtiofsd {
-    /// Serves `directory` at `socket`, which must not exist. It can be connected to at once: the socket is made
-    /// here, and handed to the server open.
+impl Server {
+    /// Serves `directory` at `socket`, which must not exist. It can be connected to at once. nydusd is asked things
+    /// at a second socket beside it, and works in the directory of both, which must be nobody else's.
     ///
     /// # Errors
     /// [`ServerError`]; then nothing is left.
@@ -122,68 +154,87 @@ impl Virtiofsd {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn start(
-        config: &VirtiofsdConfig,
+        config: &ServerConfig,
         directory: &HostPath,
         socket: &HostPath,
         deadline: Deadline,
     ) -> Result<Self, ServerError> {
-        let program = config.program.clone().map_or_else(find_virtiofsd, Ok)?;
-        let flavour = flavour(&program, deadline).await?;
-        let listening = Socket::make(socket)?;
-        let mut command = Command::new(&program);
-        command.args(arguments(flavour, config.cache, directory));
+        match config.kind {
+            ServerKind::Virtiofsd => virtiofsd::start(config, directory, socket, deadline).await,
+            ServerKind::Nydusd => nydusd::start(config, directory, socket, deadline).await,
+        }
+    }
+
+    /// Runs the program. When that fails, its sockets are gone.
+    fn spawn(config: &ServerConfig, mut command: Command, socket: &HostPath) -> Result<Self, ServerError> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.kill_on_drop(config.die_with_parent);
         // Ctrl-C at a terminal is for whoever owns the machine.
         command.process_group(0);
-        let failed = |source| ServerError::Run { program: program.clone(), source };
-        let fd = FdMapping { parent_fd: listening.listener, child_fd: SOCKET_FD };
-        command.fd_mappings(vec![fd]).expect("one descriptor collides with no other");
         if config.die_with_parent {
             sys::kill_on_parent_death(&mut command);
         }
+        let program = Path::new(command.as_std().get_program()).to_owned();
         let spawned = command.spawn().and_then(|child| {
             let pid = child.id().ok_or(io::ErrorKind::NotFound)?;
             Ok((pid, sys::open_process(pid)?, child))
         });
         let (pid, handle, child) = match spawned {
             Ok(spawned) => spawned,
-            Err(error) => {
-                remove_socket(socket);
-                return Err(failed(error));
+            Err(source) => {
+                remove_sockets(config.kind, socket);
+                return Err(ServerError::Run { program, source });
             }
         };
         let (sender, end) = watch::channel(None);
-        tokio::spawn(end::follow(child, sender));
-        let is_let_go = AtomicBool::new(false);
-        Ok(Self { socket: socket.clone(), pid, is_let_go, handle: Some(handle), end })
+        tokio::spawn(end::follow(child, config.kind, sender));
+        Ok(Self::of(config.kind, socket, (pid, Some(handle)), end))
+    }
+
+    fn of(
+        kind: ServerKind,
+        socket: &HostPath,
+        (pid, handle): (u32, Option<OwnedFd>),
+        end: watch::Receiver<Option<ServerEnd>>,
+    ) -> Self {
+        let nydus = (kind == ServerKind::Nydusd).then(|| NydusApi::new(nydusd::api_socket(socket)));
+        Self { kind, socket: socket.clone(), pid, is_let_go: AtomicBool::new(false), handle, end, nydus }
     }
 
     /// Takes over a server at `socket` that another process started to outlive it
-    /// ([`VirtiofsdConfig::die_with_parent`]). One that has ended is taken over as that.
+    /// ([`ServerConfig::die_with_parent`]). One that has ended is taken over as that.
     ///
     /// # Errors
     /// [`ServerError::Adopt`] when the system cannot tell whether that process is there.
-    pub fn adopt(identity: ProcessIdentity, socket: &HostPath) -> Result<Self, ServerError> {
+    pub fn adopt(
+        kind: ServerKind,
+        identity: ProcessIdentity,
+        socket: &HostPath,
+    ) -> Result<Self, ServerError> {
+        let failed = |error| ServerError::Adopt(kind, error);
         let handle = match sys::open_process(identity.pid) {
             // Behind the handle, whose process has had the number since before this look.
             Ok(handle) => (ProcessIdentity::of(identity.pid) == Some(identity)).then_some(handle),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => None,
-            Err(error) => return Err(ServerError::Adopt(error)),
+            Err(error) => return Err(failed(error)),
         };
         let (sender, end) = watch::channel(None);
         match &handle {
             Some(handle) => {
-                let watched = handle.try_clone().map_err(ServerError::Adopt)?;
-                tokio::spawn(end::follow_other(watched, sender));
+                let watched = handle.try_clone().map_err(failed)?;
+                tokio::spawn(end::follow_other(watched, kind, sender));
             }
-            None => drop(sender.send_replace(Some(ServerEnd::UNKNOWN))),
+            None => drop(sender.send_replace(Some(ServerEnd::unknown(kind)))),
         }
-        let is_let_go = AtomicBool::new(false);
-        Ok(Self { socket: socket.clone(), pid: identity.pid, is_let_go, handle, end })
+        Ok(Self::of(kind, socket, (identity.pid, handle), end))
     }
 
-    /// Which process it is, for [`Virtiofsd::adopt`]; `None` when it has ended.
+    /// What it is asked to do while it serves; only nydusd can be.
+    pub fn nydus(&self) -> Option<&NydusApi> {
+        self.nydus.as_ref()
+    }
+
+    /// Which process it is, for [`Server::adopt`]; `None` when it has ended.
     pub fn identity(&self) -> Option<ProcessIdentity> {
         ProcessIdentity::of(self.pid).filter(|_| self.ended().is_none())
     }
@@ -193,18 +244,18 @@ impl Virtiofsd {
         self.is_let_go.store(true, Ordering::Relaxed);
     }
 
-    /// Ends a server at `socket` that nobody has ever connected to and nobody knows: it serves one connection, and
-    /// ends with that. Removes the socket. If there is neither, all is fine.
-    pub async fn end_unknown(socket: &HostPath, deadline: Deadline) {
-        let served = async {
-            let mut connection = UnixStream::connect(socket).await?;
-            connection.shutdown().await?;
-            // Until it ends.
-            connection.read_to_end(&mut Vec::new()).await
+    /// Ends a server at `socket` that nobody has ever connected to and nobody knows, and removes its sockets. If there
+    /// is neither, all is fine.
+    pub async fn end_unknown(kind: ServerKind, socket: &HostPath, deadline: Deadline) {
+        let ended = async {
+            match kind {
+                ServerKind::Virtiofsd => virtiofsd::end_unknown(socket).await,
+                ServerKind::Nydusd => nydusd::end_unknown(socket).await,
+            }
         };
-        // Refused when nobody listens any more. One that hears the end of its connection and stays is out of reach.
-        let _ = tokio::time::timeout(deadline.remaining(), served).await;
-        remove_socket(socket);
+        // One that is told to end and stays is out of reach.
+        let _ = tokio::time::timeout(deadline.remaining(), ended).await;
+        remove_sockets(kind, socket);
     }
 
     /// Where the hypervisor connects to.
@@ -225,26 +276,28 @@ impl Virtiofsd {
         self.end.borrow().clone()
     }
 
-    /// As [`Virtiofsd::exited`], without holding on to the server.
+    /// As [`Server::exited`], without holding on to the server.
     ///
     /// # Cancel safety
     /// May be dropped at any time.
     pub fn watch_end(&self) -> impl Future<Output = ServerEnd> + Send + use<> {
-        let mut end = self.end.clone();
+        let (mut end, kind) = (self.end.clone(), self.kind);
         async move {
             let told = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-            told.unwrap_or(ServerEnd::UNKNOWN)
+            told.unwrap_or(ServerEnd::unknown(kind))
         }
     }
 
-    /// Ends it and removes its socket. One that has ended is fine.
+    /// Ends it and removes its sockets. One that has ended is fine.
     ///
     /// # Errors
     /// [`ServerError::Stays`] when `deadline` passes first. May be called again.
     pub async fn stop(&self, deadline: Deadline) -> Result<ServerEnd, ServerError> {
         self.kill();
-        remove_socket(&self.socket);
-        tokio::time::timeout(deadline.remaining(), self.exited()).await.map_err(|_| ServerError::Stays)
+        let ended = tokio::time::timeout(deadline.remaining(), self.exited()).await;
+        // Only now: it could make them again.
+        remove_sockets(self.kind, &self.socket);
+        ended.map_err(|_| ServerError::Stays(self.kind))
     }
 
     fn kill(&self) {
@@ -255,29 +308,19 @@ impl Virtiofsd {
     }
 }
 
-impl Drop for Virtiofsd {
+impl Drop for Server {
     fn drop(&mut self) {
         if !*self.is_let_go.get_mut() {
             self.kill();
-            remove_socket(&self.socket);
+            remove_sockets(self.kind, &self.socket);
         }
     }
 }
 
-/// A socket that listens, and is handed on.
-struct Socket {
-    listener: OwnedFd,
-}
-
-impl Socket {
-    fn make(path: &HostPath) -> Result<Self, ServerError> {
-        let failed = |source| ServerError::Socket { socket: path.clone(), source };
-        let listener = UnixListener::bind(path.as_path()).map_err(failed)?;
-        Ok(Self { listener: listener.into() })
-    }
-}
-
-fn remove_socket(socket: &HostPath) {
-    // It may be gone already; there is nothing else by that name, for it was made here.
+fn remove_sockets(kind: ServerKind, socket: &HostPath) {
+    // They may be gone already; there is nothing else by their names, for they were made for the server.
     let _ = std::fs::remove_file(socket);
+    if kind == ServerKind::Nydusd {
+        let _ = std::fs::remove_file(nydusd::api_socket(socket));
+    }
 }

@@ -3,7 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::inotify;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
 };
@@ -75,6 +77,61 @@ pub(crate) fn kill_on_parent_death(command: &mut Command) {
     // SAFETY: between fork and exec the closure makes two system calls and compares a number; it neither
     // allocates nor takes a lock.
     unsafe { command.pre_exec(move || set(parent)) };
+}
+
+/// What serving files of any owner takes (capabilities(7); the numbers are those of `linux/capability.h`): to be each
+/// owner, to make what they may make, and `CAP_SYS_ADMIN` for the attributes in which an overlay keeps its notes.
+const FILES: u64 = {
+    const CHOWN: u64 = 1 << 0;
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    const DAC_READ_SEARCH: u64 = 1 << 2;
+    const FOWNER: u64 = 1 << 3;
+    const FSETID: u64 = 1 << 4;
+    const SETGID: u64 = 1 << 6;
+    const SETUID: u64 = 1 << 7;
+    const SYS_ADMIN: u64 = 1 << 21;
+    const MKNOD: u64 = 1 << 27;
+    const SETFCAP: u64 = 1 << 31;
+    CHOWN | DAC_OVERRIDE | DAC_READ_SEARCH | FOWNER | FSETID | SETGID | SETUID | SYS_ADMIN | MKNOD | SETFCAP
+};
+
+/// Takes all capabilities from the child but those that serving files takes, and lets it get none by an execve(2).
+pub(crate) fn limit_to_files(command: &mut Command) {
+    fn limit() -> io::Result<()> {
+        for capability in (0..64).filter(|number| FILES & 1 << number == 0) {
+            // Refused for one that this kernel has not, or this process has not the right to give up: it is not
+            // root's then, and has none to lose.
+            // SAFETY: the call takes numbers only.
+            let _ = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        }
+        rustix::thread::set_no_new_privs(true)?;
+        Ok(())
+    }
+    // SAFETY: between fork and exec the closure makes system calls and counts; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(limit) };
+}
+
+/// What appears in a directory, from now on.
+#[derive(Debug)]
+pub(crate) struct NewFiles(AsyncFd<OwnedFd>);
+
+impl NewFiles {
+    pub(crate) fn watch(dir: &Path) -> io::Result<Self> {
+        let inotify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        inotify::add_watch(&inotify, dir, inotify::WatchFlags::CREATE)?;
+        Ok(Self(watch(inotify)?))
+    }
+
+    /// Resolves when files have appeared since the last call. Which ones is for the caller to see.
+    pub(crate) async fn appeared(&self) -> io::Result<()> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            let read = guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut [0_u8; 4096])?));
+            if let Ok(result) = read {
+                return result.map(drop);
+            }
+        }
+    }
 }
 
 /// A handle to the process that has this number now.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use vc_share::{Bind, ShareError, ShareName, SharedDir, Virtiofsd, VirtiofsdConfig, find_virtiofsd};
+use vc_share::{Bind, Server, ServerConfig, ServerKind, ShareError, ShareName, SharedDir, find_virtiofsd};
 use vc_tests::Mounted;
 use vc_types::{Deadline, HostPath};
 
@@ -356,8 +356,8 @@ async fn the_death_of_a_server_is_noticed() {
     }
     let socket = path(world.base.path().join("fs.sock"));
     let served = world.directory.served();
-    let config = VirtiofsdConfig::default();
-    let start = || Virtiofsd::start(&config, &served, &socket, deadline());
+    let config = ServerConfig::new(ServerKind::Virtiofsd);
+    let start = || Server::start(&config, &served, &socket, deadline());
     let server = start().await.unwrap();
     assert!(start().await.is_err(), "the socket is taken");
     // It serves one connection, and ends when that is closed.
@@ -373,25 +373,25 @@ async fn the_death_of_a_server_is_noticed() {
     assert_eq!(killed.identity(), None);
     drop(killed);
     // One that outlives its owner can be taken over, and is told from others.
-    let outliving = VirtiofsdConfig { die_with_parent: false, ..VirtiofsdConfig::default() };
-    let server = Virtiofsd::start(&outliving, &served, &socket, deadline()).await.unwrap();
+    let outliving = ServerConfig { die_with_parent: false, ..ServerConfig::new(ServerKind::Virtiofsd) };
+    let server = Server::start(&outliving, &served, &socket, deadline()).await.unwrap();
     let known = server.identity().unwrap();
     server.let_go();
     drop(server);
     let other = vc_types::ProcessIdentity { started: known.started + 1, ..known };
-    let other = Virtiofsd::adopt(other, &socket).unwrap();
+    let other = Server::adopt(ServerKind::Virtiofsd, other, &socket).unwrap();
     assert!(other.ended().is_some());
     other.let_go();
-    let adopted = Virtiofsd::adopt(known, &socket).unwrap();
+    let adopted = Server::adopt(ServerKind::Virtiofsd, known, &socket).unwrap();
     assert!(adopted.ended().is_none());
     adopted.stop(deadline()).await.unwrap();
     assert!(vc_types::ProcessIdentity::of(known.pid).is_none_or(|other| other != known));
     // One that nobody knows and nobody has connected to ends as well.
-    let unknown = Virtiofsd::start(&outliving, &served, &socket, deadline()).await.unwrap();
+    let unknown = Server::start(&outliving, &served, &socket, deadline()).await.unwrap();
     unknown.let_go();
-    Virtiofsd::end_unknown(&socket, deadline()).await;
+    Server::end_unknown(ServerKind::Virtiofsd, &socket, deadline()).await;
     tokio::time::timeout(deadline().remaining(), unknown.exited()).await.unwrap();
-    Virtiofsd::end_unknown(&socket, deadline()).await;
+    Server::end_unknown(ServerKind::Virtiofsd, &socket, deadline()).await;
     assert!(!socket.as_path().exists());
     world.directory.remove().unwrap();
     world.assert_gone();
@@ -402,8 +402,9 @@ async fn what_is_no_virtiofsd_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let (served, socket) = (path(directory.path()), path(directory.path().join("fs.sock")));
     for program in ["/bin/true", "/nonexistent/virtiofsd"] {
-        let config = VirtiofsdConfig { program: Some(program.into()), ..VirtiofsdConfig::default() };
-        assert!(Virtiofsd::start(&config, &served, &socket, deadline()).await.is_err(), "{program}");
+        let config =
+            ServerConfig { program: Some(program.into()), ..ServerConfig::new(ServerKind::Virtiofsd) };
+        assert!(Server::start(&config, &served, &socket, deadline()).await.is_err(), "{program}");
         assert!(!socket.as_path().exists());
     }
 }

@@ -21,7 +21,7 @@ use vc_container::{ContainerStorage, GuestFeatures, guest_spec};
 use vc_device::{QueueSize, VhostUserFsSpec};
 use vc_hypervisor::{Accelerator, Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
-use vc_share::{Bind, SharedDir, Virtiofsd, VirtiofsdConfig, find_virtiofsd};
+use vc_share::{Bind, Server, ServerConfig, ServerKind, SharedDir, find_virtiofsd};
 use vc_storage::DiskPlug;
 use vc_tests::{GuestImage, Layers, Leftovers};
 use vc_types::{ContainerId, Deadline, GuestPath, HostPath};
@@ -61,8 +61,8 @@ async fn main() -> Result<()> {
 
     let mut shared = SharedDir::create(&path("share")?)?;
     shared.bind(&Bind::new("data".parse()?, HostPath::new(files.path().canonicalize()?)?))?;
-    let config = VirtiofsdConfig::default();
-    let ours = Virtiofsd::start(&config, &shared.served(), &path("ours.sock")?, deadline()).await?;
+    let config = ServerConfig::new(ServerKind::Virtiofsd);
+    let ours = Server::start(&config, &shared.served(), &path("ours.sock")?, deadline()).await?;
     let mut hand = by_hand(files.path(), &directory.join("hand.sock")).await?;
     let bed = Bed::make(directory, accelerator).await;
     let measured = match &bed {

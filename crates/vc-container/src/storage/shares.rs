@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 use vc_device::{QueueSize, VhostUserFsSpec};
 use vc_hypervisor::{Machine, PlugError};
-use vc_share::{Bind, ShareError, ShareName, SharedDir, Virtiofsd, VirtiofsdConfig};
+use vc_share::{Bind, Server, ServerConfig, ServerKind, ShareError, ShareName, SharedDir};
 use vc_storage::{SHARE_TAG, SharePlan, WATCHABLE};
 use vc_types::{Deadline, DeviceId, HostPath, ProcessIdentity};
 
@@ -32,7 +32,7 @@ pub(crate) struct Shares {
 #[derive(Clone, Debug)]
 struct Served {
     directory: Arc<Mutex<SharedDir>>,
-    server: Arc<Virtiofsd>,
+    server: Arc<Server>,
 }
 
 impl Served {
@@ -63,7 +63,7 @@ impl Shares {
         };
         let root = self.root.clone();
         let directory = blocking(move || SharedDir::adopt(&root, left.names)).await;
-        match (directory, Virtiofsd::adopt(server, &socket(&self.root))) {
+        match (directory, Server::adopt(ServerKind::Virtiofsd, server, &socket(&self.root))) {
             (Ok(Some(directory)), Ok(server)) => {
                 let served = Served { directory: Arc::new(Mutex::new(directory)), server: Arc::new(server) };
                 // Nobody else has it yet.
@@ -158,11 +158,13 @@ impl Shares {
         let root = self.root.clone();
         let directory =
             blocking(move || SharedDir::create(&root)).await.map_err(|error| failed(error.into()))?;
-        let config =
-            VirtiofsdConfig { die_with_parent: !self.ledger.is_kept(), ..VirtiofsdConfig::default() };
+        let config = ServerConfig {
+            die_with_parent: !self.ledger.is_kept(),
+            ..ServerConfig::new(ServerKind::Virtiofsd)
+        };
         let socket = socket(&self.root);
         // From here on, dropping directory and server takes both away.
-        let server = Virtiofsd::start(&config, &directory.served(), &socket, deadline).await;
+        let server = Server::start(&config, &directory.served(), &socket, deadline).await;
         let server = server.map_err(|error| failed(error.into()))?;
         // Before it is connected: until then, the next owner finds it by its socket.
         let noted = self.ledger.write(|record| record.share_server = server.identity()).await;
@@ -214,9 +216,9 @@ pub(crate) async fn clean_up_shares(
 async fn clean_up(root: &HostPath, shares: LeftShares, deadline: Deadline) -> Vec<Leftover> {
     let mut left = Vec::new();
     let socket = socket(root);
-    let ended = match shares.server.map(|server| Virtiofsd::adopt(server, &socket)) {
+    let ended = match shares.server.map(|server| Server::adopt(ServerKind::Virtiofsd, server, &socket)) {
         None => {
-            Virtiofsd::end_unknown(&socket, deadline).await;
+            Server::end_unknown(ServerKind::Virtiofsd, &socket, deadline).await;
             Ok(())
         }
         Some(Ok(server)) => server.stop(deadline).await.map(drop).map_err(Cause::from),
@@ -259,7 +261,7 @@ fn share_name(name: &str) -> Result<ShareName, OperationError> {
 }
 
 /// Tells the log when the server ends while the sandbox still has it.
-async fn tell_end(server: std::sync::Weak<Virtiofsd>) {
+async fn tell_end(server: std::sync::Weak<Server>) {
     let Some(watched) = server.upgrade() else { return };
     let exited = watched.watch_end();
     drop(watched);

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::sync::watch;
 
+use super::ServerKind;
 use crate::sys;
 
 /// How much of its standard error is kept, in bytes.
@@ -18,6 +19,8 @@ const STDERR_KEPT: usize = 4096;
 /// How a server ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerEnd {
+    /// What it was.
+    pub kind: ServerKind,
     /// Its status, if the system could tell: only to the process that started it.
     pub status: Option<ExitStatus>,
     /// The end of what it wrote to its standard error.
@@ -26,15 +29,18 @@ pub struct ServerEnd {
 
 impl ServerEnd {
     /// Nobody could tell.
-    pub(super) const UNKNOWN: Self = Self { status: None, said: String::new() };
+    pub(super) const fn unknown(kind: ServerKind) -> Self {
+        Self { kind, status: None, said: String::new() }
+    }
 }
 
 impl fmt::Display for ServerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind;
         match self.status.map(|status| (status.code(), status.signal())) {
-            Some((Some(code), _)) => write!(f, "virtiofsd ended with code {code}")?,
-            Some((None, Some(signal))) => write!(f, "virtiofsd was ended by signal {signal}")?,
-            _ => f.write_str("virtiofsd has ended")?,
+            Some((Some(code), _)) => write!(f, "{kind} ended with code {code}")?,
+            Some((None, Some(signal))) => write!(f, "{kind} was ended by signal {signal}")?,
+            _ => write!(f, "{kind} has ended")?,
         }
         let said: Vec<&str> = self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if said.is_empty() { Ok(()) } else { write!(f, ": {}", said.join("; ")) }
@@ -42,7 +48,7 @@ impl fmt::Display for ServerEnd {
 }
 
 /// Keeps the end of what a server writes, and tells its end.
-pub(super) async fn follow(mut child: Child, sender: watch::Sender<Option<ServerEnd>>) {
+pub(super) async fn follow(mut child: Child, kind: ServerKind, sender: watch::Sender<Option<ServerEnd>>) {
     let said = Arc::new(Mutex::new(Vec::new()));
     let reading = child.stderr.take().map(|pipe| tokio::spawn(keep_end(pipe, Arc::clone(&said))));
     let status = child.wait().await.ok();
@@ -52,7 +58,7 @@ pub(super) async fn follow(mut child: Child, sender: watch::Sender<Option<Server
     }
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let said = String::from_utf8_lossy(&said).into_owned();
-    sender.send_replace(Some(ServerEnd { status, said }));
+    sender.send_replace(Some(ServerEnd { kind, status, said }));
 }
 
 async fn keep_end(mut pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<Vec<u8>>>) {
@@ -66,11 +72,15 @@ async fn keep_end(mut pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<Vec<u8>>>) {
 }
 
 /// Tells the end of a server that another process started. How it ends, only that one is told.
-pub(super) async fn follow_other(handle: OwnedFd, sender: watch::Sender<Option<ServerEnd>>) {
+pub(super) async fn follow_other(
+    handle: OwnedFd,
+    kind: ServerKind,
+    sender: watch::Sender<Option<ServerEnd>>,
+) {
     // A pidfd becomes readable when its process has ended (pidfd_open(2)).
     if let Ok(ended) = sys::watch(handle) {
         let _ = ended.readable().await;
-        sender.send_replace(Some(ServerEnd::UNKNOWN));
+        sender.send_replace(Some(ServerEnd::unknown(kind)));
     }
 }
 
@@ -81,7 +91,8 @@ mod tests {
     #[test]
     fn an_end_is_one_line() {
         let end = |raw, said: &str| {
-            ServerEnd { status: Some(ExitStatus::from_raw(raw)), said: said.into() }.to_string()
+            let status = Some(ExitStatus::from_raw(raw));
+            ServerEnd { kind: ServerKind::Virtiofsd, status, said: said.into() }.to_string()
         };
         assert_eq!(end(9, ""), "virtiofsd was ended by signal 9");
         assert_eq!(end(256, "one\n\n two\n"), "virtiofsd ended with code 1: one; two");

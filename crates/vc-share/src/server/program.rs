@@ -1,102 +1,37 @@
-//! The program: where it is, which one it is, and how it is called.
+//! Where the programs are.
 
-use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 
-use tokio::process::Command;
-use vc_types::{Deadline, HostPath};
+use super::ServerError;
 
-use super::{Cache, SOCKET_FD, ServerError};
-
-/// Where distributions put it: the Rust one, and last the one that came with QEMU before 8.0.
+/// Where distributions put virtiofsd: the Rust one, and last the one that came with QEMU before 8.0.
 const PLACES: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd"];
-
-/// Which virtiofsd it is: their options differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flavour {
-    /// The one in Rust (`gitlab.com/virtio-fs/virtiofsd`).
-    Rust,
-    /// The one in C, of QEMU 5.0 to 7.2.
-    Qemu,
-}
 
 /// The virtiofsd of this host: the first in `PATH`, or where distributions put it.
 ///
 /// # Errors
 /// [`ServerError::NotFound`].
 pub fn find_virtiofsd() -> Result<PathBuf, ServerError> {
+    let places = PLACES.map(PathBuf::from);
+    in_path("virtiofsd").chain(places).find(is_program).ok_or(ServerError::NotFound)
+}
+
+/// The nydusd of this host: the first in `PATH`.
+///
+/// # Errors
+/// [`ServerError::NoNydusd`].
+pub fn find_nydusd() -> Result<PathBuf, ServerError> {
+    in_path("nydusd").find(is_program).ok_or(ServerError::NoNydusd)
+}
+
+fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|directory| directory.join("virtiofsd"));
-    let mut candidates = in_path.chain(PLACES.map(PathBuf::from));
-    let is_program = |path: &PathBuf| {
-        path.metadata().is_ok_and(|stat| stat.is_file() && stat.permissions().mode() & 0o111 != 0)
-    };
-    candidates.find(is_program).ok_or(ServerError::NotFound)
+    let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    directories.into_iter().map(move |directory| directory.join(name))
 }
 
-pub(super) fn arguments(flavour: Flavour, cache: Cache, directory: &HostPath) -> Vec<String> {
-    let directory = directory.as_path().display();
-    match flavour {
-        Flavour::Rust => {
-            let cache = match cache {
-                Cache::Auto => "auto",
-                Cache::Never => "never",
-                Cache::Always => "always",
-            };
-            vec![
-                format!("--fd={SOCKET_FD}"),
-                format!("--shared-dir={directory}"),
-                format!("--cache={cache}"),
-                "--sandbox=namespace".to_owned(),
-                "--log-level=warn".to_owned(),
-            ]
-        }
-        Flavour::Qemu => {
-            let cache = match cache {
-                Cache::Auto => "auto",
-                Cache::Never => "none",
-                Cache::Always => "always",
-            };
-            // Commas end an option, and no path of ours has one.
-            let options = format!("source={directory},cache={cache},sandbox=namespace,log_level=warn");
-            vec!["-f".to_owned(), format!("--fd={SOCKET_FD}"), "-o".to_owned(), options]
-        }
-    }
-}
-
-/// Asks a program which virtiofsd it is.
-pub(super) async fn flavour(program: &Path, deadline: Deadline) -> Result<Flavour, ServerError> {
-    let failed = |source| ServerError::Run { program: program.into(), source };
-    let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(deadline.remaining(), command.output()).await;
-    let output = output.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-    let said: String = String::from_utf8_lossy(&output.stdout).chars().take(200).collect();
-    flavour_of(&said).ok_or_else(|| ServerError::Unknown { program: program.into(), said: said.clone() })
-}
-
-/// `virtiofsd 1.14.0` is the Rust one, `virtiofsd version 7.2.22 (Debian …)` is QEMU's.
-fn flavour_of(said: &str) -> Option<Flavour> {
-    let version = said.strip_prefix("virtiofsd ")?;
-    match version.strip_prefix("version ") {
-        Some(version) => version.starts_with(|c: char| c.is_ascii_digit()).then_some(Flavour::Qemu),
-        None => version.starts_with(|c: char| c.is_ascii_digit()).then_some(Flavour::Rust),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_two_are_told_by_their_versions() {
-        assert_eq!(flavour_of("virtiofsd 1.14.0\n"), Some(Flavour::Rust));
-        let qemu = "virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)\nCopyright (c) 2003-2022";
-        assert_eq!(flavour_of(qemu), Some(Flavour::Qemu));
-        for bad in ["", "virtiofsd", "virtiofsd version", "virtiofsd version x", "QEMU 7.2", "virtiofsd v1"] {
-            assert_eq!(flavour_of(bad), None, "{bad:?}");
-        }
-    }
+#[expect(clippy::ptr_arg, reason = "as Iterator::find has it")]
+fn is_program(path: &PathBuf) -> bool {
+    path.metadata().is_ok_and(|stat| stat.is_file() && stat.permissions().mode() & 0o111 != 0)
 }
