@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
-use vc_container::{Passing, SandboxSpec, Timing};
+use vc_container::{Passing, SandboxSpec, Sharing, Timing};
 use vc_device::{Port, VfioMode, VfioPolicy};
 use vc_hypervisor::{Accelerator, MachineSpec, MemoryGrowth};
 use vc_qemu::{MachineType, Qemu, QemuConfig};
@@ -36,8 +36,8 @@ pub(crate) struct MachinePlan {
     ports: u8,
     qemu: PathBuf,
     vsock_program: PathBuf,
-    /// Whether directories may be shared with it.
-    pub(crate) shared_fs: bool,
+    /// How directories may be shared with it.
+    pub(crate) sharing: Sharing,
     passing: Passing,
     /// How long the agent may take to answer, and the creation of a container.
     boot: Duration,
@@ -82,7 +82,7 @@ impl MachinePlan {
             ports: ports(config)?,
             qemu: config.text("hypervisor.qemu.path").into(),
             vsock_program: guest_image::program(config.text("hypervisor.qemu.vsock_daemon")),
-            shared_fs: shared_fs(config)?,
+            sharing: sharing(config)?,
             passing: passing(config)?,
             boot: seconds(config, "agent.kata.dial_timeout")?,
             create: seconds(config, "runtime.create_container_timeout")?,
@@ -115,8 +115,8 @@ impl MachinePlan {
         machine.kernel_params.clone_from(&self.kernel_params);
         machine.hotplug_ports = self.ports;
         let timing = Timing { boot: self.boot, create: self.create, ..Timing::default() };
-        let passing = self.passing.clone();
-        Ok(SandboxSpec { hostname: "vc".into(), timing, passing, ..SandboxSpec::new(machine) })
+        let (passing, sharing) = (self.passing.clone(), self.sharing.clone());
+        Ok(SandboxSpec { hostname: "vc".into(), timing, passing, sharing, ..SandboxSpec::new(machine) })
     }
 }
 
@@ -191,13 +191,12 @@ fn ports(config: &Config) -> Result<u8, Failure> {
     u8::try_from(config.number(key)).map_err(|_| config.invalid(key, "it should be 0 to 255"))
 }
 
-fn shared_fs(config: &Config) -> Result<bool, Failure> {
+/// How directories may be shared with a machine.
+pub(crate) fn sharing(config: &Config) -> Result<Sharing, Failure> {
     let key = "hypervisor.qemu.shared_fs";
-    match config.text(key) {
-        "virtio-fs" => Ok(true),
-        "none" => Ok(false),
-        other => Err(config.invalid(key, format!("{other:?} is none of virtio-fs and none"))),
-    }
+    let shared_fs = config.text(key).parse().map_err(|error| config.invalid(key, error))?;
+    let program = Some(config.text("hypervisor.qemu.virtio_fs_daemon")).filter(|name| !name.is_empty());
+    Ok(Sharing { shared_fs, program: program.map(guest_image::program) })
 }
 
 fn passing(config: &Config) -> Result<Passing, Failure> {

@@ -55,7 +55,8 @@ fn main() -> ExitCode {
         },
         Command::Run(options) => return run(&cli.global, *options, start),
         Command::Explain(options) => {
-            return explain::explain(&options).map_or_else(Failure::report, |()| ExitCode::SUCCESS);
+            return explain::explain(&cli.global, &options)
+                .map_or_else(Failure::report, |()| ExitCode::SUCCESS);
         }
         Command::Completions { shell } => return docs::completions(shell),
         Command::Man(options) => return docs::man(&options),

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use vc_container::{ContainerStorage, StorageError, storage_request};
-use vc_storage::{DirectVolumes, LayerSource, Layers, MountPolicy, Rootfs, Surroundings, Upper, rootfs_at};
+use vc_container::{ContainerStorage, Sharing, StorageError, storage_request};
+use vc_storage::{
+    DirectVolumes, LayerSource, Layers, MountPolicy, Rootfs, SharedFs, Surroundings, Upper, rootfs_at,
+};
 use vc_types::{ContainerId, HostPath};
 
 use crate::cli;
@@ -33,13 +35,18 @@ pub(crate) fn direct_volumes() -> Option<DirectVolumes> {
     rustix::process::geteuid().is_root().then(DirectVolumes::default)
 }
 
-/// Whether directories can be shared with a machine. Binding and serving them needs root; without it they are copied.
-pub(crate) fn can_share() -> bool {
-    rustix::process::geteuid().is_root() && vc_share::find_virtiofsd().is_ok()
+/// How directories are shared with a machine. Binding and serving them needs root; without it they are copied, and so
+/// they are where there is no virtiofsd. Who asks for nydusd needs it, and is told when it is missing.
+pub(crate) fn shared_fs(sharing: &Sharing) -> SharedFs {
+    let is_served = || match sharing.shared_fs {
+        SharedFs::VirtioFs => sharing.program.is_some() || vc_share::find_virtiofsd().is_ok(),
+        SharedFs::Nydus | SharedFs::None => true,
+    };
+    if rustix::process::geteuid().is_root() && is_served() { sharing.shared_fs } else { SharedFs::None }
 }
 
 /// How mounts reach a machine, by what the container's annotations say.
-pub(crate) fn policy(shared_fs: bool, spec: &Spec) -> Result<MountPolicy, Failure> {
+pub(crate) fn policy(shared_fs: SharedFs, spec: &Spec) -> Result<MountPolicy, Failure> {
     let annotations = spec.annotations().iter().flatten();
     let policy = MountPolicy::new(shared_fs);
     let policy = policy.with_annotations(annotations.map(|(name, value)| (name.as_str(), value.as_str())));

@@ -30,7 +30,7 @@ pub(crate) async fn run(options: Run, config: Config) -> Result<u8, Failure> {
     let id: ContainerId = name.as_str().parse().expect("both kinds of id have the same rules");
     let root = rootfs::of_options(&options.rootfs, &oci)?;
     let machine = MachinePlan::of(config, &oci)?;
-    let shared = machine.shared_fs && rootfs::can_share();
+    let shared = rootfs::shared_fs(&machine.sharing);
     let volumes = rootfs::direct_volumes();
     let around = Surroundings { direct_volumes: volumes.as_ref(), ..Surroundings::default() };
     let storage = rootfs::storage(id.clone(), root, &oci, rootfs::policy(shared, &oci)?, &around)?;

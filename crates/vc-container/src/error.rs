@@ -7,8 +7,8 @@ use vc_device::{AttachError, ReportError, VfioFunction};
 use vc_hypervisor::{
     ControlError, LaunchError, MachineExit, OneLine, PlugError, ResizeError, StopError, UnplugError,
 };
-use vc_share::{InvalidShareName, ServerEnd, ServerError, ShareError};
-use vc_storage::{InvalidDirectVolume, OpenError, PlanError};
+use vc_share::{InvalidShareName, NydusError, ServerEnd, ServerError, ShareError};
+use vc_storage::{InvalidDirectVolume, OpenError, PlanError, SharedFs};
 use vc_types::{ContainerId, DeviceId, HostPath};
 
 use crate::annotations::InvalidAnnotation;
@@ -61,6 +61,10 @@ pub enum Step {
     ServeShares,
     /// Share a file or directory with the guest.
     Share(HostPath),
+    /// Have nydusd mount an image.
+    MountImage(HostPath),
+    /// Have nydusd forget the image of a container.
+    UnmountImage(ContainerId),
     /// Take something out of the shared directory.
     Unshare(String),
     /// End what serves the shared directory.
@@ -121,8 +125,10 @@ impl fmt::Display for Step {
             Self::Unplug(device) => write!(f, "unplug {device}"),
             Self::ServeShares => f.write_str("share a directory with the guest"),
             Self::Share(path) => write!(f, "share {path} with the guest"),
+            Self::MountImage(path) => write!(f, "have nydusd mount {path}"),
+            Self::UnmountImage(id) => write!(f, "have nydusd forget the image of container {id}"),
             Self::Unshare(name) => write!(f, "take {name} out of the shared directory"),
-            Self::EndServer => f.write_str("end virtiofsd"),
+            Self::EndServer => f.write_str("end what serves the shared directory"),
             Self::RemoveShares => f.write_str("remove the shared directory"),
             Self::Volume(path) => write!(f, "tell the CSI driver which sandbox has its volume {path}"),
             Self::InspectVolume(path) => write!(f, "ask how full the volume {path} is"),
@@ -222,6 +228,9 @@ pub enum Cause {
     /// The shared directory is not served.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// nydusd did not do it.
+    #[error(transparent)]
+    Nydus(#[from] NydusError),
     /// What served the shared directory has ended.
     #[error("{0}")]
     ServerGone(ServerEnd),
@@ -237,9 +246,14 @@ pub enum Cause {
     /// The plan is of another container.
     #[error("the storage is planned for container {0}")]
     OtherContainer(ContainerId),
-    /// The plan needs what nothing here can do yet.
-    #[error("its storage needs {0}, which is not supported yet")]
-    NotYet(&'static str),
+    /// The plan is for another way to share directories.
+    #[error("its storage is planned for the shared_fs {planned}, and that of the sandbox is {has}")]
+    OtherSharing {
+        /// What it is planned for.
+        planned: SharedFs,
+        /// What the sandbox has.
+        has: SharedFs,
+    },
     /// The plan needs what the agent in the guest does not say that it can do.
     #[error(
         "its storage needs an agent with {0:?} among the extra features of GetGuestDetails; this one has not"

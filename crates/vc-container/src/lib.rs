@@ -51,7 +51,7 @@ pub use sizing::{InvalidCpuSet, Size, SizeError};
 pub use state::{Ask, Op, Refused, State};
 pub use status::{ContainerStatus, SandboxStatus};
 pub use storage::{
-    ContainerStorage, CopyFailed, ImageFailed, InvalidPageSize, StorageError, storage_request,
+    ContainerStorage, CopyFailed, ImageFailed, InvalidPageSize, Sharing, StorageError, storage_request,
 };
 pub use store::StoreError;
 pub use timing::Timing;

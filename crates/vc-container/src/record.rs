@@ -8,19 +8,21 @@
 mod container;
 mod machine;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use vc_device::Registry;
 use vc_types::{ContainerId, ProcessIdentity};
 
 use crate::passing::Passing;
-use crate::storage::VolumeUse;
+use crate::storage::{Sharing, VolumeUse};
 
 pub(crate) use container::{ContainerRecord, ExitRecord, FollowRecord, Phase};
 pub(crate) use machine::MachineRecord;
 
 /// The version that is written.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Why a text is no record.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +53,12 @@ pub(crate) struct SandboxRecord {
     pub(crate) passing: Passing,
     /// The devices that were plugged, and their users.
     pub(crate) devices: Registry,
+    /// How directories are shared.
+    pub(crate) sharing: Sharing,
     /// What serves the shared directory; none before that was needed.
     pub(crate) share_server: Option<ProcessIdentity>,
+    /// How many images of nydus there were for containers of each name.
+    pub(crate) images: BTreeMap<ContainerId, u32>,
     /// The volumes of CSI drivers that are told of the sandbox.
     pub(crate) volumes: Vec<VolumeUse>,
     pub(crate) containers: Vec<ContainerRecord>,
@@ -76,7 +82,9 @@ impl SandboxRecord {
             shared_pid_namespace,
             passing: Passing::default(),
             devices: Registry::default(),
+            sharing: Sharing::default(),
             share_server: None,
+            images: BTreeMap::new(),
             volumes: Vec::new(),
             containers: Vec::new(),
         }
@@ -96,12 +104,15 @@ impl SandboxRecord {
         let Versioned { version } = serde_json::from_slice(text)?;
         match version {
             VERSION => Ok(serde_json::from_slice(text)?),
-            1 | 2 => {
+            1..VERSION => {
                 let mut record = serde_json::from_slice(text)?;
                 if version == 1 {
                     from_version_1(&mut record);
                 }
-                from_version_2(&mut record)?;
+                if version < 3 {
+                    from_version_2(&mut record)?;
+                }
+                from_version_3(&mut record)?;
                 Ok(serde_json::from_value(record.into())?)
             }
             other => Err(InvalidRecord::Version(other)),
@@ -118,8 +129,7 @@ impl SandboxRecord {
 /// Version 1 knew nothing of directories that are shared or copied, and containers had none.
 fn from_version_1(record: &mut Map<String, Value>) {
     record.insert("share_server".into(), Value::Null);
-    let containers = record.get_mut("containers").and_then(Value::as_array_mut);
-    for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+    for container in containers(record) {
         for list in ["shares", "follows"] {
             container.insert(list.into(), Value::Array(Vec::new()));
         }
@@ -128,10 +138,23 @@ fn from_version_1(record: &mut Map<String, Value>) {
 
 /// Version 2 passed no devices of the host, and told no CSI driver of a sandbox.
 fn from_version_2(record: &mut Map<String, Value>) -> Result<(), serde_json::Error> {
-    record.insert("version".into(), VERSION.into());
     record.insert("passing".into(), serde_json::to_value(Passing::default())?);
     record.insert("volumes".into(), Value::Array(Vec::new()));
     Ok(())
+}
+
+/// Version 3 had virtiofsd serve what is shared.
+fn from_version_3(record: &mut Map<String, Value>) -> Result<(), serde_json::Error> {
+    record.insert("version".into(), VERSION.into());
+    record.insert("sharing".into(), serde_json::to_value(Sharing::default())?);
+    record.insert("images".into(), Value::Object(Map::new()));
+    containers(record).for_each(|container| drop(container.insert("rafs".into(), false.into())));
+    Ok(())
+}
+
+fn containers(record: &mut Map<String, Value>) -> impl Iterator<Item = &mut Map<String, Value>> {
+    let containers = record.get_mut("containers").and_then(Value::as_array_mut);
+    containers.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Sandbox {
                     machine: Arc::new(machine),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::new(record.devices.clone())),
-                    shares: Arc::new(Shares::new(&spec.runtime_dir, ledger.clone())),
+                    shares: Arc::new(Shares::new(&spec.runtime_dir, record.sharing.clone(), ledger.clone())),
                     volumes: Arc::new(Volumes::new(spec.id.clone(), record.volumes.clone())),
                     sizing: Arc::new(Sizing::new(&spec)),
                     metrics,
@@ -147,7 +147,10 @@ async fn clean_up<H: Hypervisor>(
 ) -> Vec<Leftover> {
     let spec = record.machine.spec();
     let mut left = match hypervisor.clean_up(&spec, timing.undo().deadline()).await {
-        Ok(()) => clean_up_shares(&spec.runtime_dir, LeftShares::of(record), timing.undo().deadline()).await,
+        Ok(()) => {
+            let (left, deadline) = (LeftShares::of(record), timing.undo().deadline());
+            clean_up_shares(&spec.runtime_dir, &record.sharing, left, deadline).await
+        }
         // Its guest may still use what is shared.
         Err(error) => vec![Leftover { step: Step::StopMachine, cause: error.into() }],
     };

@@ -23,7 +23,7 @@ use crate::record::{MachineRecord, SandboxRecord};
 use crate::runtime_dir::RuntimeDir;
 use crate::sizing::Sizing;
 use crate::status::SandboxStatus;
-use crate::storage::{ContainerStorage, Shares, Volumes};
+use crate::storage::{ContainerStorage, Shares, Sharing, Volumes};
 use crate::store::{Store, StoreError};
 use crate::timing::{Budget, Timing};
 
@@ -45,6 +45,8 @@ pub struct SandboxSpec {
     /// then outlives its owner. The directory must not exist yet, its parent must; the sandbox makes and
     /// removes it. None if the machine is to die with its owner.
     pub state_dir: Option<HostPath>,
+    /// How directories of the host are shared with its containers.
+    pub sharing: Sharing,
     /// How devices of the host are passed to its containers.
     pub passing: Passing,
     /// What a container needs that is sure to be created: its disks are plugged and its directories get served
@@ -63,6 +65,7 @@ impl SandboxSpec {
             timing: Timing::default(),
             shared_pid_namespace: false,
             state_dir: None,
+            sharing: Sharing::default(),
             passing: Passing::default(),
             ahead: None,
         }
@@ -133,7 +136,7 @@ impl Sandbox {
         let span = tracing::info_span!("launch", sandbox = %spec.machine.id);
         let launched = metrics.step("launch", span, launch).await;
         let machine = launched.map_err(|error| OperationError::new(Step::Launch, error))?;
-        let shares = Shares::new(&spec.machine.runtime_dir, ledger.clone());
+        let shares = Shares::new(&spec.machine.runtime_dir, spec.sharing.clone(), ledger.clone());
         let devices = Devices::default();
         let boot = prepare_guest(&machine, connector, spec, &metrics, &ledger);
         let ahead = async {
@@ -380,6 +383,7 @@ fn open_ledger(spec: &SandboxSpec, metrics: &Metrics) -> Result<Ledger, StoreErr
     let machine = MachineRecord::from(&spec.machine);
     let mut record = SandboxRecord::new(machine, spec.hostname.clone(), spec.shared_pid_namespace);
     record.passing = spec.passing.clone();
+    record.sharing = spec.sharing.clone();
     let store = Store::create(dir)?;
     match store.write(&record) {
         Ok(()) => Ok(Ledger::new(store, record, metrics.clone())),

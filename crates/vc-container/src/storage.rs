@@ -13,6 +13,7 @@ pub use copy::CopyFailed;
 pub use image::ImageFailed;
 pub use prepared::{ContainerStorage, StorageError};
 pub use request::{InvalidPageSize, storage_request};
+pub use shares::Sharing;
 
 pub(crate) use copy::{blocking, copy};
 pub(crate) use edits::apply;

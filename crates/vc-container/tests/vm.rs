@@ -13,7 +13,7 @@ use vc_container::{
 use vc_device::{Access, BlockSpec, GuestLocation};
 use vc_hypervisor::{Hotplug, Hypervisor, Machine, MachineSpec};
 use vc_qemu::Qemu;
-use vc_storage::{DirectVolumes, DiskPlug, Layer, MountPolicy, Rootfs, Surroundings};
+use vc_storage::{DirectVolumes, DiskPlug, Layer, MountPolicy, Rootfs, SharedFs, Surroundings};
 use vc_tests::{GuestImage, Layers, Leftovers, shell};
 use vc_types::{ContainerId, Deadline, HostPath};
 
@@ -197,7 +197,7 @@ fn with_volume(bench: &Bench, (volumes, volume): (&DirectVolumes, &HostPath), sc
     };
     let request = storage_request("web".parse().unwrap(), Rootfs::of_mounts(&[root]).unwrap(), &oci).unwrap();
     let around = Surroundings { direct_volumes: Some(volumes), ..Surroundings::default() };
-    let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
+    let storage = ContainerStorage::prepare(&request, MountPolicy::new(SharedFs::None), &around).unwrap();
     ContainerSpec { oci, storage }
 }
 

@@ -18,7 +18,7 @@ use vc_container::{
 };
 use vc_hypervisor::MachineSpec;
 use vc_qemu::Qemu;
-use vc_storage::{LayerSource, MountPolicy, Rootfs, Surroundings, Upper};
+use vc_storage::{LayerSource, MountPolicy, Rootfs, SharedFs, Surroundings, Upper};
 use vc_tests::{GuestImage, Layers, Leftovers, shell, shell_process, soak};
 use vc_types::{ContainerId, HostPath};
 
@@ -60,7 +60,8 @@ async fn started(sandbox: &Sandbox, name: &str, script: &str, layer: &Path) -> C
     let rootfs = Rootfs::Layers(vc_storage::Layers { layers: vec![image], upper, options: Vec::new() });
     let request = storage_request(id.clone(), rootfs, &oci).unwrap();
     let storage =
-        ContainerStorage::prepare(&request, MountPolicy::new(true), &Surroundings::default()).unwrap();
+        ContainerStorage::prepare(&request, MountPolicy::new(SharedFs::VirtioFs), &Surroundings::default())
+            .unwrap();
     let container = sandbox.create_container(id, ContainerSpec { oci, storage }).await.unwrap();
     container.start().await.unwrap();
     container

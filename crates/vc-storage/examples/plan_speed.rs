@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use vc_device::{DeviceSource, FileId, PathKind};
 use vc_storage::{
     ContainerMount, DiskFacts, HostFacts, LayerFacts, Mount, MountFacts, MountPolicy, RootFacts, Rootfs,
-    StorageRequest, plan,
+    SharedFs, StorageRequest, plan,
 };
 use vc_types::{DeviceNumber, HostPath};
 
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut all = Vec::new();
     for _ in 0..rounds.max(1) {
         let start = Instant::now();
-        black_box(plan(black_box(&request), black_box(&facts), MountPolicy::new(true))?);
+        black_box(plan(black_box(&request), black_box(&facts), MountPolicy::new(SharedFs::VirtioFs))?);
         let took = start.elapsed();
         best = best.min(took);
         all.push(took);

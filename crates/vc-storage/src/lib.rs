@@ -35,8 +35,8 @@ pub use rootfs::{
     VolumeMetadata, VolumeType, WritableImage,
 };
 pub use volume::{
-    ContainerMount, DirectVolume, DirectVolumes, FsGroupOf, InvalidDirectVolume, MountFacts, MountPlan,
-    MountPolicy, MountWay, VolumeCause, VolumeError, plan_mount,
+    ContainerMount, DirectVolume, DirectVolumes, FsGroupOf, InvalidDirectVolume, InvalidSharedFs, MountFacts,
+    MountPlan, MountPolicy, MountWay, SharedFs, VolumeCause, VolumeError, plan_mount,
 };
 
 #[cfg(doctest)]

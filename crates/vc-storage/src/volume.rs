@@ -2,6 +2,7 @@
 
 mod direct;
 pub(crate) mod kubernetes;
+mod shared_fs;
 mod store;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::mount::Mount;
 use crate::plan::PolicyError;
 
 pub use direct::{DirectVolume, FsGroupOf, InvalidDirectVolume};
+pub use shared_fs::{InvalidSharedFs, SharedFs};
 pub use store::DirectVolumes;
 
 /// A mount of a container, as its OCI specification has it.
@@ -55,8 +57,8 @@ pub struct MountFacts {
 /// What the sandbox has, and what its owner wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MountPolicy {
-    /// Host and guest share a file system; without one, files are copied.
-    pub shared_fs: bool,
+    /// How host and guest share a file system; without one, files are copied.
+    pub shared_fs: SharedFs,
     /// Disks can be plugged.
     pub disks: bool,
     /// Directories that Kubernetes replaces at once are watched for it.
@@ -72,7 +74,7 @@ const NO_LOCAL_EMPTY_DIR: &str = "io.katacontainers.config.runtime.disable_guest
 
 impl MountPolicy {
     /// What a machine can that has disks, and what is good for most.
-    pub const fn new(shared_fs: bool) -> Self {
+    pub const fn new(shared_fs: SharedFs) -> Self {
         Self { shared_fs, disks: true, watch: true, local_empty_dir: true, shared_memory: false }
     }
 
@@ -367,7 +369,7 @@ fn files(
     }
     let watched = policy.watch && kubernetes::is_watchable(given, facts.files);
     let source = source.clone();
-    if !policy.shared_fs {
+    if policy.shared_fs == SharedFs::None {
         return Ok((MountWay::Copy { source, watched }, "host and guest share no file system"));
     }
     let of = |names: &[&str]| names.iter().any(|name| has(mount, name));

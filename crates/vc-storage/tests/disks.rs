@@ -8,8 +8,8 @@ use std::process::Command;
 
 use vc_device::DeviceIdentity;
 use vc_storage::{
-    DiskRefusal, Mount, MountPolicy, OpenError, OpenImages, PlanError, Rootfs, StoragePlan, StorageRequest,
-    Surroundings, gather, plan,
+    DiskRefusal, Mount, MountPolicy, OpenError, OpenImages, PlanError, Rootfs, SharedFs, StoragePlan,
+    StorageRequest, Surroundings, gather, plan,
 };
 
 /// A disk of 32 MiB, gone when it is dropped.
@@ -73,7 +73,7 @@ fn planned(disk: &Path, held: &[DeviceIdentity]) -> Result<(StoragePlan, OpenIma
     let container = "web".parse().unwrap();
     let request = StorageRequest { container, rootfs, mounts: Vec::new(), huge_pages: Default::default() };
     let (facts, images) = gather(&request, &Surroundings { held, ..Surroundings::default() }).unwrap();
-    match plan(&request, &facts, MountPolicy::new(false)) {
+    match plan(&request, &facts, MountPolicy::new(SharedFs::None)) {
         Ok(plan) => Ok((plan, images)),
         Err(PlanError::Disk(refusal)) => Err(refusal),
         Err(other) => panic!("{other:?}"),

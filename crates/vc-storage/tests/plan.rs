@@ -12,14 +12,17 @@ use vc_device::{Access, DeviceSource, GuestLocation, PathKind};
 use vc_mountinfo::DeviceUse;
 use vc_storage::{
     DiskFacts, DiskPlug, DiskRefusal, DiskUse, Edit, HostFacts, LayerFacts, LayerSource, Layers, Mount,
-    MountFacts, MountPolicy, PlanError, RootFacts, Rootfs, StoragePlan, StorageRequest, Unsupported, Upper,
-    plan,
+    MountFacts, MountPolicy, PlanError, RootFacts, Rootfs, SharedFs, StoragePlan, StorageRequest,
+    Unsupported, Upper, plan,
 };
 use vc_types::{DeviceNumber, HostPath};
 
 use world::{bind, block, directory, facts_of_root, file, mount, request, volume_info};
 
-const POLICY: MountPolicy = MountPolicy::new(true);
+const POLICY: MountPolicy = MountPolicy::new(SharedFs::VirtioFs);
+
+/// As [`POLICY`], where nydusd serves what is shared.
+const BY_NYDUSD: MountPolicy = MountPolicy::new(SharedFs::Nydus);
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plan").join(format!("{name}.json"))
@@ -64,8 +67,9 @@ fn every_root_that_is_handed_over_has_a_plan_or_a_reason() {
         let mounts: Vec<Mount> = serde_json::from_value(value["mounts"].clone()).unwrap();
         let rootfs = Rootfs::of_mounts(&mounts).unwrap();
         let facts = HostFacts { root: facts_of_root(&rootfs), mounts: Vec::new() };
+        let policy = if matches!(rootfs, Rootfs::Nydus(_)) { BY_NYDUSD } else { POLICY };
         let request = request(rootfs, Vec::new());
-        check(&format!("root-{}", path.file_stem().unwrap().display()), &plan(&request, &facts, POLICY));
+        check(&format!("root-{}", path.file_stem().unwrap().display()), &plan(&request, &facts, policy));
         count += 1;
     }
     assert!(count >= 21, "only {count} files");
@@ -197,7 +201,7 @@ fn every_kind_of_mount_has_a_plan_or_a_reason() {
         let request = request(rootfs, vec![wanted]);
         check(&format!("mount-{name}"), &plan(&request, &facts, POLICY));
         if ["directory", "config-map", "empty-dir-local"].contains(&name) {
-            let policy = MountPolicy { local_empty_dir: false, ..MountPolicy::new(false) };
+            let policy = MountPolicy { local_empty_dir: false, ..MountPolicy::new(SharedFs::None) };
             check(&format!("mount-{name}-without-a-shared-file-system"), &plan(&request, &facts, policy));
         }
     }
@@ -395,6 +399,53 @@ fn a_sandbox_may_share_its_memory() {
     let options = ["bind", "nosuid"].map(str::to_owned).into();
     let shared = Edit::Replace { kind: "bind".into(), source: "/dev/shm".into(), options };
     assert_eq!(edit(MountPolicy { shared_memory: true, ..POLICY }), shared);
+}
+
+fn plan_of_nydus(policy: MountPolicy) -> Result<StoragePlan, PlanError> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rootfs/nydus.json");
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mounts: Vec<Mount> = serde_json::from_value(value["mounts"].clone()).unwrap();
+    let rootfs = Rootfs::of_mounts(&mounts).unwrap();
+    let facts = HostFacts { root: facts_of_root(&rootfs), mounts: Vec::new() };
+    plan(&request(rootfs, Vec::new()), &facts, policy)
+}
+
+/// The guest mounts what nydusd serves one directory higher, so that images are beside what is shared. To the
+/// container all is where it was.
+#[test]
+fn the_server_of_what_is_shared_decides_where_the_guest_mounts_it() {
+    let rootfs = world::one_layer();
+    let facts = HostFacts { root: facts_of_root(&rootfs), mounts: vec![directory()] };
+    let request = request(rootfs, vec![bind("/data", "/srv/data")]);
+    let plan = |policy| plan(&request, &facts, policy).unwrap();
+    let (by_virtiofsd, by_nydusd) = (plan(POLICY), plan(BY_NYDUSD));
+    let share = |plan: &StoragePlan| plan.storages[0].mount_point.to_string();
+    assert_eq!(share(&by_virtiofsd), "/run/kata-containers/shared/containers");
+    assert_eq!(share(&by_nydusd), "/run/kata-containers/shared");
+    assert_eq!(by_virtiofsd.mounts, by_nydusd.mounts);
+    assert_eq!(
+        [&by_virtiofsd, &by_nydusd, &plan(MountPolicy::new(SharedFs::None))].map(StoragePlan::shared_fs),
+        [SharedFs::VirtioFs, SharedFs::Nydus, SharedFs::None]
+    );
+}
+
+/// A guest keeps what it has seen of an image.
+#[test]
+fn another_image_of_nydus_for_a_container_of_the_same_name_has_paths_of_its_own() {
+    let mut plan = plan_of_nydus(BY_NYDUSD).unwrap();
+    plan.after_images(0);
+    check("root-nydus", &Ok(plan.clone()));
+    plan.after_images(2);
+    check("root-nydus-again", &Ok(plan));
+}
+
+#[test]
+fn an_image_of_nydus_without_nydusd_is_refused_by_what_is_to_be_configured() {
+    for has in [SharedFs::None, SharedFs::VirtioFs] {
+        let error = plan_of_nydus(MountPolicy::new(has)).unwrap_err();
+        assert_eq!(error, PlanError::Unsupported(Unsupported::Nydus(has)));
+        assert!(error.to_string().contains("shared_fs must be virtio-fs-nydus"), "{error}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Key> {
 }
 
 /// By sections, in the order in which they are printed.
-pub(crate) const KEYS: [Key; 20] = [
+pub(crate) const KEYS: [Key; 21] = [
     Key {
         name: "hypervisor.qemu.path",
         variable: "VC_QEMU",
@@ -133,7 +133,14 @@ pub(crate) const KEYS: [Key; 20] = [
         variable: "VC_SHARED_FS",
         default: r#""virtio-fs""#,
         annotation: Some("io.katacontainers.config.hypervisor.shared_fs"),
-        about: "How directories of the host reach a machine: virtio-fs, or none to have files copied",
+        about: "How directories of the host reach a machine: virtio-fs, virtio-fs-nydus for roots of nydus too, or none to have files copied",
+    },
+    Key {
+        name: "hypervisor.qemu.virtio_fs_daemon",
+        variable: "VC_VIRTIO_FS_DAEMON",
+        default: r#""""#,
+        annotation: None,
+        about: "The program that serves these directories, virtiofsd or nydusd; if empty, it is looked for",
     },
     Key {
         name: "hypervisor.qemu.vsock_daemon",

@@ -46,7 +46,7 @@ pub(super) async fn make(
     record.pid = Some(std::process::id());
     record.write(dir)?;
     cgroup::enter(&record.cgroups);
-    let shared_fs = orders.machine.shared_fs && rootfs::can_share();
+    let shared_fs = rootfs::shared_fs(&orders.machine.sharing);
     let storage = storage(&orders.spec, &record, rootfs::policy(shared_fs, &orders.spec)?, None)?;
     let (streams, console) = streams(&orders)?;
     let mut machine = orders.machine.sandbox(&sandbox_id(&record.id), machine_dir(dir)?)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use vc_container::Sandbox;
+use vc_storage::SharedFs;
 use vc_types::ContainerId;
 
 /// How long a container may take to be ended and removed.
@@ -12,8 +13,8 @@ const GONE: Duration = Duration::from_secs(30);
 
 pub(super) struct Pod {
     pub(super) sandbox: Sandbox,
-    /// Whether directories of the host may be shared with the machine.
-    pub(super) shared_fs: bool,
+    /// How directories of the host are shared with the machine.
+    pub(super) shared_fs: SharedFs,
     members: watch::Sender<usize>,
 }
 
@@ -21,7 +22,7 @@ pub(super) struct Pod {
 pub(super) struct Presence(Arc<Pod>);
 
 impl Pod {
-    pub(super) fn new(sandbox: Sandbox, shared_fs: bool) -> Self {
+    pub(super) fn new(sandbox: Sandbox, shared_fs: SharedFs) -> Self {
         Self { sandbox, shared_fs, members: watch::channel(0).0 }
     }
 

@@ -126,8 +126,15 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let unrecorded = |cause| OperationError::new(Step::Record, cause);
         let unplanned = |cause: Cause| OperationError::new(Step::Plan(id.clone()), cause);
         check(id, &spec.storage.plan).map_err(unplanned)?;
+        self.shares.check(spec.storage.plan.shared_fs()).map_err(unplanned)?;
+        let mut spec = spec;
+        self.shares.number_image(&mut spec.storage.plan);
         let new = new_record(id, &spec);
-        self.note(|record| record.containers.push(new)).await.map_err(unrecorded)?;
+        let begin = self.note(|record| {
+            record.containers.push(new);
+            record.images = self.shares.images();
+        });
+        begin.await.map_err(unrecorded)?;
         let ContainerSpec { oci, storage: ContainerStorage { mut plan, images, direct_volumes } } = spec;
         self.claim_volumes(&plan, direct_volumes.as_ref(), undo).await?;
         let passed = self.passing.plan(&oci).map_err(|error| unplanned(error.into()))?;
@@ -242,6 +249,12 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             undo.push(Held::Share(share.name.clone()));
             self.shares.bind(&*self.machine, share, budget.deadline()).await?;
         }
+        if let Some(service) = plan.services.first() {
+            // Before it is asked: without an answer, it may have done it.
+            undo.push(Held::Rafs(plan.container.clone()));
+            let service = (&plan.container, service);
+            self.shares.mount(&*self.machine, service, budget.deadline()).await?;
+        }
         for planned in &plan.copies {
             let failed = |error: CopyFailed| OperationError::new(Step::Copy(planned.source.clone()), error);
             if !planned.watched {
@@ -275,9 +288,6 @@ fn check(id: &ContainerId, plan: &StoragePlan) -> Result<(), Cause> {
     if plan.container != *id {
         return Err(Cause::OtherContainer(plan.container.clone()));
     }
-    if !plan.services.is_empty() {
-        return Err(Cause::NotYet("nydusd"));
-    }
     Ok(())
 }
 
@@ -290,6 +300,7 @@ fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
         oci: spec.oci.clone(),
         layers: disks.flat_map(DiskPlan::paths).collect(),
         follows: spec.storage.plan.copies.iter().filter_map(FollowRecord::of).collect(),
+        rafs: !spec.storage.plan.services.is_empty(),
         shares: spec.storage.plan.shares.iter().map(|share| share.name.clone()).collect(),
         resources: resources_of(spec),
         exit: None,

@@ -38,7 +38,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         let mut gone = Vec::new();
         for mut container in recorded {
             if container.phase == Phase::Creating {
-                self.forget(&container.id, &container.shares).await;
+                self.forget(&container).await;
                 gone.push(container.id);
                 continue;
             }
@@ -56,6 +56,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             }
             for name in &container.shares {
                 held.push(Held::Share(name.clone()));
+            }
+            if container.rafs {
+                held.push(Held::Rafs(container.id.clone()));
             }
             for follow in &container.follows {
                 match Watch::of(&follow.plan().source).await {
@@ -89,12 +92,18 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     }
 
     /// Removes a container that nobody was told of.
-    async fn forget(&self, id: &ContainerId, shares: &[String]) {
+    async fn forget(&self, container: &ContainerRecord) {
+        let id = &container.id;
         let removed = remove(self, id, self.timing.request()).await;
         if let Err(cause) = removed {
             tracing::warn!(container = %id, %cause, "a container that was being created may be in the guest");
         }
-        for name in shares {
+        if container.rafs
+            && let Err(cause) = self.shares.unmount(id, self.timing.request()).await
+        {
+            tracing::warn!(container = %id, %cause, "nydusd may still mount its image");
+        }
+        for name in &container.shares {
             if let Err(cause) = self.shares.unbind(name).await {
                 tracing::warn!(container = %id, %cause, "something stays in the shared directory");
             }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use oci_spec::runtime::Spec;
 use vc_storage::{
-    DirectVolumes, FactsError, LayerSource, Layers, MountPolicy, OpenImages, PlanError, Rootfs, StoragePlan,
-    StorageRequest, Surroundings, Upper, gather, plan,
+    DirectVolumes, FactsError, LayerSource, Layers, MountPolicy, OpenImages, PlanError, Rootfs, SharedFs,
+    StoragePlan, StorageRequest, Surroundings, Upper, gather, plan,
 };
 use vc_types::{ContainerId, HostPath, InvalidPath};
 
@@ -73,6 +73,6 @@ impl ContainerStorage {
         let rootfs =
             Rootfs::Layers(Layers { layers, upper: Upper::Memory { unused: None }, options: Vec::new() });
         let request = storage_request(container, rootfs, spec)?;
-        Self::prepare(&request, MountPolicy::new(false), &Surroundings::default())
+        Self::prepare(&request, MountPolicy::new(SharedFs::None), &Surroundings::default())
     }
 }

@@ -1,14 +1,18 @@
 //! The directory that a sandbox shares with its guest: made when the first container needs it, gone with the
 //! sandbox.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
+use tokio::task::AbortHandle;
 use vc_device::{QueueSize, VhostUserFsSpec};
 use vc_hypervisor::{Machine, PlugError};
-use vc_share::{Bind, Server, ServerConfig, ServerKind, ShareError, ShareName, SharedDir};
-use vc_storage::{SHARE_TAG, SharePlan, WATCHABLE};
-use vc_types::{Deadline, DeviceId, HostPath, ProcessIdentity};
+use vc_share::{Bind, NydusApi, Server, ServerConfig, ServerKind, ShareError, ShareName, SharedDir};
+use vc_storage::{SHARE_TAG, ServicePlan, SharePlan, SharedFs, StoragePlan, WATCHABLE};
+use vc_types::{ContainerId, Deadline, DeviceId, HostPath, ProcessIdentity};
 
 use super::copy::blocking;
 use crate::error::{Cause, Leftover, OperationError, Step};
@@ -18,24 +22,64 @@ use crate::record::SandboxRecord;
 /// What serves the directory keeps its requests in this many slots.
 const QUEUE_SIZE: u16 = 1024;
 
+/// How a sandbox shares directories with its guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sharing {
+    /// The way. Containers are planned for the same.
+    pub shared_fs: SharedFs,
+    /// The program that serves what is shared; looked for if none is given.
+    pub program: Option<PathBuf>,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self { shared_fs: SharedFs::VirtioFs, program: None }
+    }
+}
+
+impl Sharing {
+    fn kind(&self) -> ServerKind {
+        match self.shared_fs {
+            SharedFs::Nydus => ServerKind::Nydusd,
+            SharedFs::VirtioFs | SharedFs::None => ServerKind::Virtiofsd,
+        }
+    }
+}
+
 /// What a sandbox shares.
 #[derive(Debug)]
 pub(crate) struct Shares {
     /// Where the directory goes.
     root: HostPath,
+    sharing: Sharing,
     /// Where the server is written down, which then outlives this process.
     ledger: Ledger,
     /// Started by the first creation that needs it; only other creations that need it wait for that.
     served: OnceCell<Served>,
+    /// How many images there were for containers of each name.
+    images: Mutex<BTreeMap<ContainerId, u32>>,
 }
 
 #[derive(Clone, Debug)]
 struct Served {
     directory: Arc<Mutex<SharedDir>>,
     server: Arc<Server>,
+    /// Tells when the server ends by itself.
+    teller: Option<AbortHandle>,
 }
 
 impl Served {
+    fn nydus(&self) -> Result<&NydusApi, Cause> {
+        match self.server.ended() {
+            Some(end) => Err(Cause::ServerGone(end)),
+            None => self
+                .server
+                .nydus()
+                .ok_or(Cause::OtherSharing { planned: SharedFs::Nydus, has: SharedFs::VirtioFs }),
+        }
+    }
+
     /// Works with the directory. Its calls are short, but a source may be on a file system that is not.
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut SharedDir) -> T + Send + 'static) -> T {
         let directory = Arc::clone(&self.directory);
@@ -43,13 +87,21 @@ impl Served {
     }
 }
 
-fn lock(directory: &Mutex<SharedDir>) -> MutexGuard<'_, SharedDir> {
-    directory.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shares {
-    pub(crate) fn new(runtime_dir: &HostPath, ledger: Ledger) -> Self {
-        Self { root: root(runtime_dir), ledger, served: OnceCell::new() }
+    pub(crate) fn new(runtime_dir: &HostPath, sharing: Sharing, ledger: Ledger) -> Self {
+        let (served, images) = (OnceCell::new(), Mutex::default());
+        Self { root: root(runtime_dir), sharing, ledger, served, images }
+    }
+
+    /// Whether what is planned for `shared_fs` can be had.
+    pub(crate) fn check(&self, planned: SharedFs) -> Result<(), Cause> {
+        let has = self.sharing.shared_fs;
+        let fits = planned == has || planned == SharedFs::None;
+        if fits { Ok(()) } else { Err(Cause::OtherSharing { planned, has }) }
     }
 
     /// Goes on with what another owner has made, if the machine still has it; what is of no use is removed.
@@ -58,14 +110,22 @@ impl Shares {
             tracing::warn!(%error, "a shared directory cannot be taken over");
         };
         let Some(server) = left.server.filter(|_| is_plugged) else {
-            clean_up(&self.root, left, deadline).await.iter().for_each(|left| failed(&left.cause));
+            clean_up(&self.root, &self.sharing, left, deadline)
+                .await
+                .iter()
+                .for_each(|left| failed(&left.cause));
             return;
         };
+        *lock(&self.images) = left.images;
         let root = self.root.clone();
         let directory = blocking(move || SharedDir::adopt(&root, left.names)).await;
-        match (directory, Server::adopt(ServerKind::Virtiofsd, server, &socket(&self.root))) {
+        match (directory, Server::adopt(self.sharing.kind(), server, &socket(&self.root))) {
             (Ok(Some(directory)), Ok(server)) => {
-                let served = Served { directory: Arc::new(Mutex::new(directory)), server: Arc::new(server) };
+                let served = Served {
+                    directory: Arc::new(Mutex::new(directory)),
+                    server: Arc::new(server),
+                    teller: None,
+                };
                 // Nobody else has it yet.
                 let _ = self.served.set(served);
             }
@@ -140,10 +200,56 @@ impl Shares {
         Ok(())
     }
 
+    /// Has a plan be for an image that the guest has not seen yet, if it is for one.
+    pub(crate) fn number_image(&self, plan: &mut StoragePlan) {
+        if !plan.services.is_empty() {
+            let mut images = lock(&self.images);
+            let before = images.entry(plan.container.clone()).or_default();
+            plan.after_images(*before);
+            *before += 1;
+        }
+    }
+
+    /// How many images there were for containers of each name, to be written down.
+    pub(crate) fn images(&self) -> BTreeMap<ContainerId, u32> {
+        lock(&self.images).clone()
+    }
+
+    /// Has the server do what a plan asks of it.
+    pub(crate) async fn mount(
+        &self,
+        machine: &impl Machine,
+        (id, service): (&ContainerId, &ServicePlan),
+        deadline: Deadline,
+    ) -> Result<(), OperationError> {
+        let served = self.served.get_or_try_init(|| self.serve(machine, deadline)).await?;
+        let ServicePlan::Nydusd { source, config, .. } = service;
+        let image = (id, self.last_image(id).unwrap_or_default());
+        let mounted = async { Ok(served.nydus()?.mount_rafs(image, source, config, deadline).await?) };
+        mounted.await.map_err(|cause: Cause| OperationError::new(Step::MountImage(source.clone()), cause))
+    }
+
+    /// The number of the last image of a container of this name.
+    fn last_image(&self, id: &ContainerId) -> Option<u32> {
+        lock(&self.images).get(id).map(|images| images - 1)
+    }
+
+    /// Has the server forget the image of a container. That there is none is fine.
+    pub(crate) async fn unmount(&self, id: &ContainerId, deadline: Deadline) -> Result<(), Cause> {
+        match (self.served.get().map(Served::nydus), self.last_image(id)) {
+            (Some(Ok(nydus)), Some(last)) => Ok(nydus.unmount_rafs((id, last), deadline).await?),
+            // What one had mounted that has ended is gone with it.
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the server and removes the directory, once the machine has ended. May be called again.
     pub(crate) async fn end(&self, deadline: Deadline) -> Vec<Leftover> {
         let Some(running) = self.served.get() else { return Vec::new() };
         let mut left = Vec::new();
+        if let Some(teller) = &running.teller {
+            teller.abort();
+        }
         if let Err(error) = running.server.stop(deadline).await {
             left.push(Leftover { step: Step::EndServer, cause: error.into() });
         }
@@ -159,8 +265,9 @@ impl Shares {
         let directory =
             blocking(move || SharedDir::create(&root)).await.map_err(|error| failed(error.into()))?;
         let config = ServerConfig {
+            program: self.sharing.program.clone(),
             die_with_parent: !self.ledger.is_kept(),
-            ..ServerConfig::new(ServerKind::Virtiofsd)
+            ..ServerConfig::new(self.sharing.kind())
         };
         let socket = socket(&self.root);
         // From here on, dropping directory and server takes both away.
@@ -183,9 +290,9 @@ impl Shares {
             }
             return Err(failed(error.into()));
         }
-        let running = Served { directory: Arc::new(Mutex::new(directory)), server: Arc::new(server) };
-        tokio::spawn(tell_end(Arc::downgrade(&running.server)));
-        Ok(running)
+        let server = Arc::new(server);
+        let teller = Some(tokio::spawn(tell_end(Arc::downgrade(&server))).abort_handle());
+        Ok(Served { directory: Arc::new(Mutex::new(directory)), server, teller })
     }
 }
 
@@ -194,31 +301,38 @@ impl Shares {
 pub(crate) struct LeftShares {
     server: Option<ProcessIdentity>,
     names: Vec<ShareName>,
+    images: BTreeMap<ContainerId, u32>,
 }
 
 impl LeftShares {
     pub(crate) fn of(record: &SandboxRecord) -> Self {
         let names = record.containers.iter().flat_map(|container| &container.shares);
         let names = names.flat_map(|name| names_of(name)).filter_map(|name| name.parse().ok());
-        Self { server: record.share_server, names: names.collect() }
+        Self { server: record.share_server, names: names.collect(), images: record.images.clone() }
     }
 }
 
 /// Ends the server and takes the directory away.
 pub(crate) async fn clean_up_shares(
     runtime_dir: &HostPath,
+    sharing: &Sharing,
     left: LeftShares,
     deadline: Deadline,
 ) -> Vec<Leftover> {
-    clean_up(&root(runtime_dir), left, deadline).await
+    clean_up(&root(runtime_dir), sharing, left, deadline).await
 }
 
-async fn clean_up(root: &HostPath, shares: LeftShares, deadline: Deadline) -> Vec<Leftover> {
+async fn clean_up(
+    root: &HostPath,
+    sharing: &Sharing,
+    shares: LeftShares,
+    deadline: Deadline,
+) -> Vec<Leftover> {
     let mut left = Vec::new();
-    let socket = socket(root);
-    let ended = match shares.server.map(|server| Server::adopt(ServerKind::Virtiofsd, server, &socket)) {
+    let (socket, kind) = (socket(root), sharing.kind());
+    let ended = match shares.server.map(|server| Server::adopt(kind, server, &socket)) {
         None => {
-            Server::end_unknown(ServerKind::Virtiofsd, &socket, deadline).await;
+            Server::end_unknown(kind, &socket, deadline).await;
             Ok(())
         }
         Some(Ok(server)) => server.stop(deadline).await.map(drop).map_err(Cause::from),

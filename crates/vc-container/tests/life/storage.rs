@@ -11,7 +11,7 @@ use vc_agent::fake::{FakeAgent, FakeConnector};
 use vc_agent::{Call, Feature};
 use vc_container::{Cause, ContainerSpec, ContainerStorage, Recovered, Sandbox, Step, storage_request};
 use vc_hypervisor::fake::FakeHypervisor;
-use vc_storage::{DirectVolumes, Mount, MountPolicy, Rootfs, Surroundings};
+use vc_storage::{DirectVolumes, Mount, MountPolicy, Rootfs, SharedFs, Surroundings};
 use vc_types::HostPath;
 
 use crate::bench::{Bench, command, id};
@@ -19,7 +19,8 @@ use crate::faulty::{Fault, Faults, FaultyConnector, FaultyHypervisor};
 
 fn container_spec(oci: Spec, mounts: &[Mount]) -> ContainerSpec {
     let request = storage_request(id("web"), Rootfs::of_mounts(mounts).unwrap(), &oci).unwrap();
-    let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &Surroundings::default());
+    let storage =
+        ContainerStorage::prepare(&request, MountPolicy::new(SharedFs::None), &Surroundings::default());
     ContainerSpec { oci, storage: storage.unwrap() }
 }
 
@@ -134,7 +135,7 @@ impl Csi {
         let rootfs = Rootfs::of_mounts(&[mount("erofs", self.bench.layer(), &["ro", "loop"])]).unwrap();
         let request = storage_request(id(name), rootfs, &oci).unwrap();
         let around = Surroundings { direct_volumes: Some(&self.volumes), ..Surroundings::default() };
-        let storage = ContainerStorage::prepare(&request, MountPolicy::new(false), &around).unwrap();
+        let storage = ContainerStorage::prepare(&request, MountPolicy::new(SharedFs::None), &around).unwrap();
         assert_eq!(storage.plan.direct_volumes, std::slice::from_ref(&self.path));
         ContainerSpec { oci, storage }
     }

@@ -8,7 +8,7 @@ use vc_mountinfo::DeviceUse;
 use vc_types::{DeviceId, HostPath};
 
 use crate::rootfs::VolumeType;
-use crate::volume::VolumeError;
+use crate::volume::{SharedFs, VolumeError};
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,9 +98,9 @@ pub enum Unsupported {
     /// Directories that the agent makes in another way.
     #[error("{0:?} is to be made in the image, with an owner or a place that the agent cannot be told")]
     Directory(String),
-    /// A directory is to be shared, and there is no shared file system.
-    #[error("{0} is a directory, and this machine shares no file system with the host")]
-    SharedDirectory(HostPath),
+    /// An image of nydus, and no nydusd to serve it.
+    #[error("nydusd, which needs root, has to serve it: shared_fs must be virtio-fs-nydus; here it is {0}")]
+    Nydus(SharedFs),
     /// The agent cannot serve such a volume.
     #[error("the agent serves no virtual volume of type {0:?}")]
     VirtualVolume(VolumeType),

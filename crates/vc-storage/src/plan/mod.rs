@@ -18,7 +18,7 @@ use vc_types::{ContainerId, GuestPath, HostPath};
 
 use crate::facts::HostFacts;
 use crate::rootfs::{MakeFilesystem, Rootfs};
-use crate::volume::{ContainerMount, MountPolicy};
+use crate::volume::{ContainerMount, MountPolicy, SharedFs};
 
 pub use disk::{DiskPlan, DiskUse};
 pub use error::{DiskRefusal, PlanError, PolicyError, Unsupported};
@@ -142,7 +142,7 @@ pub enum Edit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServicePlan {
-    /// nydusd mounts a RAFS image in the shared directory.
+    /// nydusd mounts a RAFS image beside the shared directory.
     Nydusd {
         /// The bootstrap of the image.
         source: HostPath,
@@ -168,7 +168,7 @@ pub struct StoragePlan {
     pub images: Vec<ImagePlan>,
     /// Disks to plug.
     pub disks: Vec<DiskPlan>,
-    /// Programs to ask.
+    /// Programs to ask; there is one at most, for the root.
     pub services: Vec<ServicePlan>,
     /// What is bound into the shared directory.
     pub shares: Vec<SharePlan>,
@@ -265,7 +265,7 @@ impl Planner<'_> {
     /// The guest mounts the shared directory before what is in it; all containers have one mount of it.
     fn mount_share(&mut self) {
         if !self.shares.is_empty() {
-            let at = names::shared_directory();
+            let at = names::served(self.policy.shared_fs);
             let share = PlannedStorage::in_guest(StorageDriver::VirtioFs, SHARE_TAG, "virtiofs", at);
             self.storages.push((storage::Order::Share, share));
         }
@@ -273,12 +273,35 @@ impl Planner<'_> {
 }
 
 impl StoragePlan {
+    /// How host and guest have to share a file system; `None` when nothing is shared.
+    pub fn shared_fs(&self) -> SharedFs {
+        let is_share = |storage: &&PlannedStorage| {
+            matches!(storage.source, PlannedSource::Guest { driver: StorageDriver::VirtioFs, .. })
+        };
+        let Some(share) = self.storages.iter().find(is_share) else { return SharedFs::None };
+        let by_nydusd = share.mount_point == names::served(SharedFs::Nydus);
+        if by_nydusd { SharedFs::Nydus } else { SharedFs::VirtioFs }
+    }
+
     /// Tells which file an image to make has become.
     pub fn made(&mut self, image: &HostPath, is: FileId) {
         let planned = self.disks.iter_mut().flat_map(|disk| &mut disk.images);
         for source in planned.filter(|source| disk::path_of(source) == Some(image)) {
             *source = DeviceSource::File { file: is, path: image.clone() };
         }
+    }
+
+    /// Tells how many images nydusd has mounted for containers of this name before. The guest goes on with what it has
+    /// seen of one by its path, for seconds or for ever, so this image and its snapshot have paths of their own.
+    pub fn after_images(&mut self, number: u32) {
+        let (id, rootfs) = (&self.container, &self.rootfs);
+        let Some(ServicePlan::Nydusd { target, .. }) = self.services.first_mut() else { return };
+        let snapshot = names::snapshot(id, 0);
+        let shares = self.shares.iter_mut().filter(|share| share.name == snapshot);
+        shares.for_each(|share| share.name = names::snapshot(id, number));
+        let overlays = self.storages.iter_mut().filter(|storage| storage.mount_point == *rootfs);
+        overlays.for_each(|overlay| overlay.options = rootfs::overlay_of_nydus(id, number));
+        *target = names::rafs(id, number);
     }
 
     /// Where the guest has what the container has at `destination`; `None` if no mount is there, or one that needs

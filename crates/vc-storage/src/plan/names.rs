@@ -3,6 +3,8 @@
 use vc_device::DeviceIdentity;
 use vc_types::{ContainerId, GuestPath};
 
+use crate::volume::SharedFs;
+
 /// Below it the agent keeps what belongs to one container.
 const CONTAINERS: &str = "/run/kata-containers";
 
@@ -18,8 +20,11 @@ const EPHEMERAL: &str = "/run/kata-containers/sandbox/ephemeral";
 /// Below it are directories of the guest that all containers of a sandbox may use.
 const LOCAL: &str = "/run/kata-containers/sandbox/local";
 
-/// Where the shared directory is mounted.
+/// What is shared.
 const SHARED: &str = "/run/kata-containers/shared/containers";
+
+/// The directory that nydusd serves: what is shared, and the images beside it.
+const SERVED_BY_NYDUSD: &str = "/run/kata-containers/shared";
 
 /// The directory for the guest's copies of what is watched, in the shared one.
 pub const WATCHABLE: &str = "watchable";
@@ -64,8 +69,25 @@ pub(super) fn share(id: &ContainerId, index: usize, destination: &str) -> String
     format!("{id}-{index}-{}", plain(last))
 }
 
-pub(super) fn shared_directory() -> GuestPath {
-    GuestPath::new(SHARED).expect("an absolute path")
+/// Where the guest mounts what is served.
+pub(super) fn served(shared_fs: SharedFs) -> GuestPath {
+    let at = if shared_fs == SharedFs::Nydus { SERVED_BY_NYDUSD } else { SHARED };
+    GuestPath::new(at).expect("an absolute path")
+}
+
+/// Where the guest has an image that nydusd mounts for a container, which it calls `/rafs/ID/lowerdir`, or with a
+/// number behind it.
+pub(super) fn rafs(id: &ContainerId, number: u32) -> GuestPath {
+    child(&child(&below(SERVED_BY_NYDUSD, "rafs"), id.as_str()), &numbered("lowerdir", number))
+}
+
+/// The name in the shared directory of the snapshot that goes with it.
+pub(super) fn snapshot(id: &ContainerId, number: u32) -> String {
+    numbered(&format!("{id}-snapshotdir"), number)
+}
+
+fn numbered(name: &str, number: u32) -> String {
+    if number == 0 { name.to_owned() } else { format!("{name}-{number}") }
 }
 
 pub(super) fn shared(name: &str) -> GuestPath {

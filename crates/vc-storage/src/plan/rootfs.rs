@@ -6,7 +6,7 @@ use vc_agent::StorageDriver;
 use vc_device::{
     Access, AccessFacts, DeviceRequest, DeviceSource, FileId, PathKind, decide_access, request_of_disk,
 };
-use vc_types::{DeviceNumber, GuestPath, HostPath};
+use vc_types::{ContainerId, DeviceNumber, GuestPath, HostPath};
 
 use super::BLOB_PARTITION;
 use super::disk::path_of;
@@ -21,6 +21,7 @@ use crate::rootfs::{
     BlockRootfs, Layers, MakeDirectory, MakeFilesystem, NydusExtra, Rootfs, Upper, VirtualVolume, VolumeType,
     WritableImage,
 };
+use crate::volume::SharedFs;
 
 /// The driver option that makes the agent create a directory before it mounts.
 const CREATE_DIRECTORY: &str = "io.katacontainers.volume.overlayfs.create_directory";
@@ -209,7 +210,7 @@ impl Planner<'_> {
         let id = &self.request.container;
         let name = format!("{id}-rootfs");
         let target = names::shared(&name);
-        if !self.policy.shared_fs {
+        if self.policy.shared_fs == SharedFs::None {
             self.copies.push(CopyPlan {
                 part: Part::Root,
                 source: source.clone(),
@@ -233,16 +234,13 @@ impl Planner<'_> {
     fn nydus(&mut self, nydus: &NydusExtra, facts: &DirectoryFacts) -> Result<GuestPath, PlanError> {
         let snapshot_dir = existing(&nydus.snapshot_dir, facts)?;
         let id = &self.request.container;
-        if !self.policy.shared_fs {
-            let refusal = Unsupported::SharedDirectory(nydus.snapshot_dir.clone());
-            return Err(PlanError::Unsupported(refusal));
+        if self.policy.shared_fs != SharedFs::Nydus {
+            return Err(PlanError::Unsupported(Unsupported::Nydus(self.policy.shared_fs)));
         }
-        let name = format!("{id}-snapshotdir");
-        let (snapshot, rafs) = (names::shared(&name), names::shared(&format!("{id}-rafs")));
         self.shares.push(SharePlan {
             part: Part::Root,
             source: snapshot_dir.clone(),
-            name,
+            name: names::snapshot(id, 0),
             read_only: false,
             recursive: false,
             follow: false,
@@ -251,17 +249,12 @@ impl Planner<'_> {
         self.services.push(ServicePlan::Nydusd {
             source: nydus.source.clone(),
             config: nydus.config.clone(),
-            target: rafs.clone(),
+            target: names::rafs(id, 0),
         });
         let rootfs = names::rootfs(id);
         let mut overlay =
             PlannedStorage::in_guest(StorageDriver::Overlay, "overlay", "overlay", rootfs.clone());
-        overlay.options = vec![
-            format!("upperdir={snapshot}/fs"),
-            format!("workdir={snapshot}/work"),
-            format!("lowerdir={rafs}"),
-            "index=off".to_owned(),
-        ];
+        overlay.options = overlay_of_nydus(id, 0);
         self.storages.push((Order::Root, overlay));
         Ok(rootfs)
     }
@@ -307,6 +300,17 @@ impl Planner<'_> {
         self.storages.push((Order::Root, storage));
         Ok((rootfs, 0))
     }
+}
+
+/// The overlay of an image of nydus and the snapshot that goes with it.
+pub(super) fn overlay_of_nydus(id: &ContainerId, number: u32) -> Vec<String> {
+    let (snapshot, rafs) = (names::shared(&names::snapshot(id, number)), names::rafs(id, number));
+    vec![
+        format!("upperdir={snapshot}/fs"),
+        format!("workdir={snapshot}/work"),
+        format!("lowerdir={rafs}"),
+        "index=off".to_owned(),
+    ]
 }
 
 /// How layers are put on disks. One layer twice is one disk, which the guest can only mount once for an overlay;

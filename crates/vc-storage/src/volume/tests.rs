@@ -4,7 +4,7 @@ use super::*;
 use vc_device::{Access, BLOCK_FILE_OPTION, DeviceSource, FileId};
 use vc_types::DeviceNumber;
 
-const POLICY: MountPolicy = MountPolicy::new(true);
+const POLICY: MountPolicy = MountPolicy::new(SharedFs::VirtioFs);
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> ContainerMount {
     let options = options.iter().map(|option| (*option).to_owned()).collect();
@@ -107,7 +107,7 @@ fn files_that_kubernetes_replaces_are_watched_if_the_policy_has_it() {
         assert!(watched(3, POLICY), "{kind}");
         assert!(!watched(0, POLICY) && !watched(17, POLICY));
         assert!(!watched(3, MountPolicy { watch: false, ..POLICY }));
-        assert!(watched(3, MountPolicy { shared_fs: false, ..POLICY }));
+        assert!(watched(3, MountPolicy { shared_fs: SharedFs::None, ..POLICY }));
     }
 }
 
