@@ -13,6 +13,7 @@ mod fuzz;
 mod guest;
 mod integration;
 mod layers;
+mod nydus;
 mod process;
 mod seccomp;
 mod soak;
@@ -70,6 +71,8 @@ Usage: cargo xtask COMMAND
         left or lost: processes, files, descriptors, memory, exit codes
   fuzz [SECONDS]
         feeds any bytes to each parser, for 60 seconds or as many as given
+  nydus builds nydusd and nydus-image into target/tools, so that the tests that need
+        them are not skipped (some minutes, once)
   tidy  checks the tree: directions of dependencies, lints, change log, ...
 ";
 
@@ -117,6 +120,10 @@ fn run() -> Result<ExitCode> {
         "test" => {
             no_more(&mut arguments)?;
             return test::run();
+        }
+        "nydus" => {
+            no_more(&mut arguments)?;
+            nydus::run()?;
         }
         "tidy" => {
             no_more(&mut arguments)?;

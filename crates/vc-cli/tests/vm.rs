@@ -11,6 +11,8 @@ mod guest_build;
 mod host_disks;
 #[path = "vm/kvm.rs"]
 mod kvm;
+#[path = "vm/nydus.rs"]
+mod nydus;
 #[path = "vm/oci.rs"]
 mod oci;
 #[path = "vm/oci_table.rs"]

@@ -75,7 +75,7 @@ fn layers_on_block_devices_of_the_host_are_merged() {
 }
 
 /// By the host's own program.
-fn base64(what: &str) -> String {
+pub(crate) fn base64(what: &str) -> String {
     let mut command = std::process::Command::new("base64");
     command.arg("-w0");
     text(&feed(command, what.as_bytes()).stdout)
