@@ -265,7 +265,9 @@ async fn l27_an_unplug_that_fails_keeps_the_place_and_may_be_tried_again() {
     let location = guest.plug(&spec).await;
     // The guest is still booting: nobody hears the request.
     let early = guest.machine.unplug(&id("early"), Deadline::after(Duration::from_millis(50))).await;
-    assert!(matches!(early, Err(UnplugError::GuestHoldsOn { .. })), "{early:?}");
+    // Where QEMU is slow to answer itself, not even that is known.
+    let held = matches!(early, Err(UnplugError::GuestHoldsOn { .. } | UnplugError::Unknown { .. }));
+    assert!(held, "{early:?}");
     let twice = guest.machine.plug(&spec, deadline()).await;
     assert!(matches!(twice, Err(PlugError::Port { .. })), "it still has its place: {twice:?}");
     guest.connect().await;

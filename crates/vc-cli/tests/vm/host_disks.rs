@@ -51,7 +51,14 @@ impl Mapped {
     fn create(name: &str, table: &str) -> Self {
         let name = Self::name(name);
         run("dmsetup", &["create", &name, "--table", table]);
-        Self { name }
+        Self::made(name)
+    }
+
+    /// One that has been made. Where no udev is, nobody has made its node.
+    fn made(name: String) -> Self {
+        let mapped = Self { name };
+        run("dmsetup", &["mknodes", &mapped.name]);
+        mapped
     }
 
     fn name(name: &str) -> String {
@@ -174,7 +181,7 @@ fn a_layer_that_is_mounted_from_dm_verity_is_refused_by_name() {
     let name = Mapped::name("verity");
     let (image, offset) = (utf8(&image), format!("--hash-offset={size}"));
     run("veritysetup", &["open", image, &name, image, &hash, &offset]);
-    let device = Mapped { name };
+    let device = Mapped::made(name);
     let at = bench.layers.path().join("verified");
     let mut mounted = Mounted::default();
     mounted.disk(&device.path(), "erofs", &at);

@@ -101,7 +101,9 @@ impl Drop for Ended {
 }
 
 fn processor(command: &mut Command) {
-    command.args(["-M", "q35,accel=tcg,memory-backend=mem", "-cpu", "max", "-smp", "2", "-m", MEMORY]);
+    // Without fast string instructions, which are emulated byte by byte.
+    let processor = ["-cpu", "max,-erms,-fsrm", "-smp", "2"];
+    command.args(["-M", "q35,accel=tcg,memory-backend=mem", "-m", MEMORY]).args(processor);
     // Shared, since virtiofsd reads and writes it.
     command.args(["-object", &format!("memory-backend-memfd,id=mem,size={MEMORY},share=on")]);
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
