@@ -35,10 +35,36 @@ pub(crate) fn hold_little_memory() {
     }
 }
 
-/// Gives back to the system what is free.
+/// Gives back to the system what is free, and lets go of the code and the constants that were used up to now: those that
+/// are used again come back from the page cache, a few at a time.
 pub(crate) fn give_memory_back() {
     // SAFETY: what is allocated stays where it is.
     unsafe { libc::malloc_trim(0) };
+    // SAFETY: `let_go` is what it is to be, and takes no pointer.
+    unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
+}
+
+/// Lets go of the segments of a program, or of a library, that are only read (dl_iterate_phdr(3), madvise(2)).
+unsafe extern "C" fn let_go(
+    info: *mut libc::dl_phdr_info,
+    _: libc::size_t,
+    _: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the C library gives a description that holds for the time of this call.
+    let info = unsafe { &*info };
+    // SAFETY: and so do its program headers.
+    let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+    let page = rustix::param::page_size();
+    for header in headers {
+        if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+            let start = usize::try_from(info.dlpi_addr + header.p_vaddr).unwrap_or_default();
+            let length = usize::try_from(header.p_memsz).unwrap_or_default() + start % page;
+            let start = std::ptr::with_exposed_provenance_mut(start - start % page);
+            // SAFETY: the pages are those of a file, never written to, and come back as they were.
+            unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
+        }
+    }
+    0
 }
 
 /// Gives the calling thread a mount namespace, root and working directory of its own.

@@ -276,7 +276,7 @@ impl Sandbox {
         ended.ok().and_then(|status| status.machine_exit.clone())
     }
 
-    /// Ends every container, lets the guest power off, ends the machine, and removes the sandbox's
+    /// Has the guest end every container and let go of its disks, ends the machine, and removes the sandbox's
     /// directory. Every step is tried; may be repeated.
     ///
     /// # Errors

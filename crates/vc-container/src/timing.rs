@@ -19,8 +19,6 @@ pub struct Timing {
     pub request: Duration,
     /// From SIGKILL to the end of the process it was sent to.
     pub kill: Duration,
-    /// From the agent's consent to the end of the machine, before it is ended by force.
-    pub power_off: Duration,
     /// All steps of an undo or a release together, whatever time the failed step took. Each step has its
     /// share, so that one that hangs leaves time for the others.
     pub undo: Duration,
@@ -38,7 +36,6 @@ impl Default for Timing {
             create: Duration::from_secs(60),
             request: Duration::from_secs(60),
             kill: Duration::from_secs(10),
-            power_off: Duration::from_secs(5),
             undo: Duration::from_secs(30),
             ghost: Duration::from_secs(300),
             health: None,

@@ -188,7 +188,7 @@ async fn every_call_about_a_container_may_go_wrong() {
     real.faults.heal();
     assert!((12..MANY - 1).contains(&met), "the last was call {met}");
     assert_eq!(look(&observer).await, before, "what the guest has");
-    // The guest does not power off, and QEMU does not end.
+    // The guest does not end its sandbox, and QEMU does not end.
     real.faults.plan(1, Fault::Hang);
     end(&real, sandbox, "with a guest that hangs").await;
 }

@@ -137,9 +137,10 @@ async fn sandboxes_in_a_row_leave_nothing() {
         let ending = Instant::now();
         sandbox.stop().await.unwrap();
         drop(sandbox);
-        println!("sandbox {round}: {:.1?}, its end {:.1?}", began.elapsed(), ending.elapsed());
+        let (took, end) = (began.elapsed(), ending.elapsed());
         bench.leftovers.assert_none();
         let now = Held::now();
+        println!("sandbox {round}: {took:.1?}, its end {end:.1?}; {now:?}");
         match warm {
             None if round == warm_rounds => warm = Some(now),
             None => {}

@@ -88,6 +88,8 @@ pub(crate) async fn destroy(guest: &Guest) -> Result<(), CallError> {
     // After the containers, and before what they may stand on.
     errors.extend(release_kept(guest).await);
     errors.extend(release(guest, sandbox.mount_points).await);
+    // The host may end the machine as soon as it has the answer.
+    let _ = tokio::task::spawn_blocking(nix::unistd::sync).await;
     guest.request_power_off();
     let mut errors = errors.into_iter();
     let first = errors.next();

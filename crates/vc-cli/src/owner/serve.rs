@@ -22,6 +22,7 @@ use crate::oci::root::ContainerDir;
 use crate::oci::talk::{receive, send};
 use crate::signals::{Received, Signals};
 use crate::stdio::Output;
+use crate::sys;
 
 /// How long a command may take to send its request.
 const CONVERSATION: Duration = Duration::from_secs(10);
@@ -166,6 +167,8 @@ pub(super) async fn accept(listener: UnixListener, life: Arc<Life>, pod: Arc<Pod
                     if let Err(error) = converse(stream, &life, pod).await {
                         tracing::warn!(%error, "a command was not answered");
                     }
+                    // Another may not come for hours.
+                    sys::give_memory_back();
                 });
             }
             Err(error) => return End::Lost(format!("commands cannot be accepted any more: {error}")),

@@ -105,7 +105,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         left
     }
 
-    /// Lets the guest power off, and ends the machine.
+    /// Has the guest end what it has, and ends the machine: what the guest wrote is on its disks once it has answered, and
+    /// its kernel has nothing to add.
     async fn end(&self, running: bool) -> Result<MachineExit, StopError> {
         let budget = self.timing.undo();
         if running {
@@ -115,10 +116,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             };
             match asked {
                 // A guest that is gone before its answer was read has done as it was told.
-                Ok(()) | Err(AgentError::Disconnected { .. }) => {
-                    drop(tokio::time::timeout(self.timing.power_off, self.machine.exited()).await);
-                }
-                Err(error) => tracing::warn!(%error, "the guest did not power off by itself"),
+                Ok(()) | Err(AgentError::Disconnected { .. }) => {}
+                Err(error) => tracing::warn!(%error, "the guest did not end its sandbox"),
             }
         }
         self.machine.stop(self.timing.undo().deadline()).await

@@ -57,7 +57,7 @@ pub(crate) async fn life(stack: &impl Stack, n: u32, fault: Fault) -> bool {
 /// Stops a sandbox. What cannot be had at once can be had the second time.
 pub(crate) async fn end(stack: &impl Stack, sandbox: Sandbox, when: &str) {
     let timing = stack.timing();
-    let most = timing.undo / 2 + timing.power_off + timing.undo;
+    let most = timing.undo / 2 + timing.undo;
     if within(stack, when, most, sandbox.stop()).await.is_err() {
         sandbox.stop().await.unwrap_or_else(|left| panic!("second stop, {when}: {left:?}"));
     }

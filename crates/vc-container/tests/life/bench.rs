@@ -26,9 +26,7 @@ impl Bench {
         let layers = ["top", "base"].map(|name| files.layer(name, |_| {}));
         let path = |name| HostPath::new(files.path().join(name)).unwrap();
         let machine = MachineSpec::new("box".parse().unwrap(), path("vmlinux"), path("initrd"), path("run"));
-        let mut spec = SandboxSpec::new(machine);
-        // The fake guest does not end the fake machine: waiting for that is in vain.
-        spec.timing.power_off = std::time::Duration::from_millis(1);
+        let spec = SandboxSpec::new(machine);
         Self { hypervisor, agent, spec, layers: layers.into(), files }
     }
 

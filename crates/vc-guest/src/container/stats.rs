@@ -1,7 +1,7 @@
 //! StatsContainer: what the container's cgroup and network namespace have counted.
 
 use super::Container;
-use super::counters::{Counter, Counters, Usage, entry, pairs};
+use super::counters::{Counter, Counters, Usage, pairs};
 use crate::statistics::{BlockDevice, Interface, block_devices, interfaces};
 use std::collections::HashMap;
 use vc_agent_protocol::agent::{
@@ -11,6 +11,9 @@ use vc_agent_protocol::agent::{
 
 /// The kernel counts processor time in microseconds, the protocol in nanoseconds.
 const NANOSECONDS: u64 = 1000;
+
+/// As many lines as `memory.stat` has, and some more (Linux 6.12 writes up to 60).
+const MEMORY_PARTS: usize = 64;
 
 impl Container {
     /// Processor time, memory, processes, block devices and huge pages, as counted by cgroup version 2,
@@ -41,29 +44,27 @@ impl Container {
 }
 
 fn processor(counter: &Counter, buffer: &mut Vec<u8>) -> CpuStats {
-    let text = &counter.text(buffer);
-    let time = |key: &str| entry(text, key).saturating_mul(NANOSECONDS);
-    let usage = CpuUsage {
-        total_usage: time("usage_usec"),
-        usage_in_kernelmode: time("system_usec"),
-        usage_in_usermode: time("user_usec"),
-        ..Default::default()
-    };
-    let throttling = ThrottlingData {
-        periods: entry(text, "nr_periods"),
-        throttled_periods: entry(text, "nr_throttled"),
-        throttled_time: time("throttled_usec"),
-        ..Default::default()
-    };
+    let (mut usage, mut throttling) = (CpuUsage::default(), ThrottlingData::default());
+    for (key, number) in pairs(&counter.text(buffer)) {
+        let time = number.saturating_mul(NANOSECONDS);
+        match key {
+            "usage_usec" => usage.total_usage = time,
+            "system_usec" => usage.usage_in_kernelmode = time,
+            "user_usec" => usage.usage_in_usermode = time,
+            "nr_periods" => throttling.periods = number,
+            "nr_throttled" => throttling.throttled_periods = number,
+            "throttled_usec" => throttling.throttled_time = time,
+            _ => {}
+        }
+    }
     CpuStats { cpu_usage: Some(usage).into(), throttling_data: Some(throttling).into(), ..Default::default() }
 }
 
 fn memory(counters: &Counters, buffer: &mut Vec<u8>) -> MemoryStats {
-    let parts = counters.memory_parts.text(buffer);
-    let (cache, stats) =
-        (entry(&parts, "file"), pairs(&parts).map(|(key, number)| (key.to_owned(), number)).collect());
+    let mut stats = HashMap::with_capacity(MEMORY_PARTS);
+    stats.extend(pairs(&counters.memory_parts.text(buffer)).map(|(key, number)| (key.to_owned(), number)));
     MemoryStats {
-        cache,
+        cache: stats.get("file").copied().unwrap_or_default(),
         usage: Some(usage(&counters.memory, buffer)).into(),
         swap_usage: Some(usage(&counters.swap, buffer)).into(),
         use_hierarchy: true,
