@@ -141,3 +141,28 @@ fn a_malformed_volume_of_a_csi_driver_is_an_error() {
     assert_eq!(malformed.status.code(), Some(125));
     assert!(text(&malformed.stderr).contains("mountInfo.json is malformed"), "{}", text(&malformed.stderr));
 }
+
+/// What is to be configured for it is told, and with that the plan.
+#[test]
+fn a_root_of_nydus_is_explained_by_the_configuration() {
+    // {"source": "/usr/image.boot", "config": "{}", "snapshotdir": "/usr"}
+    let extra =
+        "extraoption=eyJzb3VyY2UiOiIvdXNyL2ltYWdlLmJvb3QiLCJjb25maWciOiJ7fSIsInNuYXBzaG90ZGlyIjoiL3VzciJ9";
+    let mount = serde_json::json!({"type": "fuse.nydus-overlayfs", "source": "overlay", "options": [extra]})
+        .to_string();
+    let explain = |shared_fs: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vc"));
+        let set = format!("hypervisor.qemu.shared_fs={shared_fs}");
+        command.args(["--set", &set, "explain", "--rootfs-mount", &mount]).output().unwrap()
+    };
+    let refused = explain("virtio-fs");
+    assert!(!refused.status.success());
+    let said = text(&refused.stderr);
+    assert!(said.contains("shared_fs must be virtio-fs-nydus; here it is virtio-fs"), "{said}");
+    let planned = explain("virtio-fs-nydus");
+    let tree = text(&planned.stdout);
+    let target = "/run/kata-containers/shared/rafs/container/lowerdir";
+    for part in [&format!("ask nydusd to mount /usr/image.boot at {target}"), &format!("lowerdir={target}")] {
+        assert!(tree.contains(part.as_str()), "{tree} {}", text(&planned.stderr));
+    }
+}
