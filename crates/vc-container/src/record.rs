@@ -8,8 +8,6 @@
 mod container;
 mod machine;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use vc_device::Registry;
@@ -22,7 +20,7 @@ pub(crate) use container::{ContainerRecord, ExitRecord, FollowRecord, Phase};
 pub(crate) use machine::MachineRecord;
 
 /// The version that is written.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Why a text is no record.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +55,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) sharing: Sharing,
     /// What serves the shared directory; none before that was needed.
     pub(crate) share_server: Option<ProcessIdentity>,
-    /// How many images of nydus there were for containers of each name.
-    pub(crate) images: BTreeMap<ContainerId, u32>,
+    /// How many containers had something shared.
+    pub(crate) sharers: u32,
     /// The volumes of CSI drivers that are told of the sandbox.
     pub(crate) volumes: Vec<VolumeUse>,
     pub(crate) containers: Vec<ContainerRecord>,
@@ -84,7 +82,7 @@ impl SandboxRecord {
             devices: Registry::default(),
             sharing: Sharing::default(),
             share_server: None,
-            images: BTreeMap::new(),
+            sharers: 0,
             volumes: Vec::new(),
             containers: Vec::new(),
         }
@@ -112,7 +110,10 @@ impl SandboxRecord {
                 if version < 3 {
                     from_version_2(&mut record)?;
                 }
-                from_version_3(&mut record)?;
+                if version < 4 {
+                    from_version_3(&mut record)?;
+                }
+                from_version_4(&mut record);
                 Ok(serde_json::from_value(record.into())?)
             }
             other => Err(InvalidRecord::Version(other)),
@@ -145,11 +146,25 @@ fn from_version_2(record: &mut Map<String, Value>) -> Result<(), serde_json::Err
 
 /// Version 3 had virtiofsd serve what is shared.
 fn from_version_3(record: &mut Map<String, Value>) -> Result<(), serde_json::Error> {
-    record.insert("version".into(), VERSION.into());
     record.insert("sharing".into(), serde_json::to_value(Sharing::default())?);
     record.insert("images".into(), Value::Object(Map::new()));
     containers(record).for_each(|container| drop(container.insert("rafs".into(), false.into())));
     Ok(())
+}
+
+/// Version 4 counted images of nydus, by the names of their containers. One that is there is the last of its name.
+/// Other names had no number.
+fn from_version_4(record: &mut Map<String, Value>) {
+    record.insert("version".into(), VERSION.into());
+    let images = record.remove("images");
+    let images_of = |id: &Value| images.as_ref()?.get(id.as_str()?)?.as_u64();
+    for container in containers(record) {
+        let has_image = container.get("rafs").and_then(Value::as_bool).unwrap_or_default();
+        let last = container.get("id").and_then(images_of).filter(|_| has_image);
+        container.insert("rafs".into(), last.map(|images| images.saturating_sub(1)).into());
+    }
+    let counts = images.iter().filter_map(Value::as_object).flat_map(Map::values).filter_map(Value::as_u64);
+    record.insert("sharers".into(), counts.max().unwrap_or(1).into());
 }
 
 fn containers(record: &mut Map<String, Value>) -> impl Iterator<Item = &mut Map<String, Value>> {

@@ -25,8 +25,8 @@ pub(crate) enum Held {
     Device(DeviceUse),
     /// A name in the shared directory.
     Share(String),
-    /// The image that nydusd mounts for a container.
-    Rafs(ContainerId),
+    /// The image that nydusd mounts for a container, and its number.
+    Rafs(ContainerId, u32),
     /// A volume whose CSI driver is told of the sandbox; only until the container is there, for then the sandbox has it.
     Volume(VolumeUse),
     /// A copy that follows its source.
@@ -122,10 +122,10 @@ impl Undo {
                     Ok(()) => None,
                     Err(cause) => Some((Held::Share(name), cause)),
                 },
-                Held::Rafs(id) if guest_holds => Some((Held::Rafs(id), Cause::StillUsed)),
-                Held::Rafs(id) => {
-                    let unmounted = guest.shares.unmount(&id, share).await;
-                    unmounted.err().map(|cause| (Held::Rafs(id), cause))
+                Held::Rafs(id, number) if guest_holds => Some((Held::Rafs(id, number), Cause::StillUsed)),
+                Held::Rafs(id, number) => {
+                    let unmounted = guest.shares.unmount((&id, number), share).await;
+                    unmounted.err().map(|cause| (Held::Rafs(id, number), cause))
                 }
                 Held::GuestContainer { id, certain } => match remove(guest, &id, share).await {
                     Ok(Removal::Done) => None,
@@ -159,7 +159,7 @@ impl Held {
             Self::Size(_) => Step::ResizeMachine,
             Self::Device(device) => Step::Unplug(device.device().clone()),
             Self::Share(name) => Step::Unshare(name.clone()),
-            Self::Rafs(id) => Step::UnmountImage(id.clone()),
+            Self::Rafs(id, _) => Step::UnmountImage(id.clone()),
             Self::GuestContainer { id, .. } => Step::Container(Call::RemoveContainer, id.clone()),
         }
     }

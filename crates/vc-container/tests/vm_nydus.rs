@@ -58,10 +58,11 @@ impl Bench {
         self.nydus.image(&tree, &self.path(name))
     }
 
-    /// A container of this image, with a snapshot and a directory of the host, that runs a script.
+    /// A container of this image, with a snapshot and a directory of the host for it, that runs a script.
     async fn started(&self, sandbox: &Sandbox, name: &str, image: &Rafs, script: &str) -> Container {
         let of_image = image.bootstrap.parent().unwrap().file_name().unwrap().display();
-        let (snapshot, shared) = (self.path(&format!("{name}-{of_image}.snapshot")), self.path("shared"));
+        let names = [format!("{name}-{of_image}.snapshot"), format!("shared-{of_image}")];
+        let [snapshot, shared] = names.map(|name| self.path(&name));
         for directory in [&snapshot.join("fs"), &snapshot.join("work"), &shared] {
             fs::create_dir_all(directory).unwrap();
         }
@@ -119,11 +120,12 @@ async fn containers_of_images_come_and_go_in_one_machine_whoever_owns_it() {
     assert_eq!(said(&stays, 6).await, "first\n");
     // By one name, with one image and with another: the guest must not go on with what it has seen there.
     for (image, name) in [(&first, "first\n"), (&second, "second\n"), (&first, "first\n")] {
+        let shared = bench.path(&format!("shared-{}", name.trim()));
         let script = "exec 2>&1; cat /name; cp /name /shared/seen; echo x > /written; exit 3";
         let web = bench.started(&sandbox, "web", image, script).await;
         assert_eq!(said(&web, 100).await, name);
         assert_eq!(web.wait().await.unwrap(), ExitStatus(3));
-        assert_eq!(fs::read_to_string(bench.path("shared/seen")).unwrap(), name);
+        assert_eq!(fs::read_to_string(shared.join("seen")).unwrap(), name);
         let written = bench.path(&format!("web-{}.snapshot/fs/written", name.trim()));
         assert_eq!(fs::read_to_string(written).unwrap(), "x\n");
         gone(&web).await;

@@ -429,13 +429,37 @@ fn the_server_of_what_is_shared_decides_where_the_guest_mounts_it() {
     );
 }
 
+/// A guest goes on for a while with what it has found by a name.
+#[test]
+fn a_number_is_behind_every_name_that_is_shared_wherever_it_is_told() {
+    let source = HostPath::new("/srv/root").unwrap();
+    let rootfs = Rootfs::Directory { source, read_only: false };
+    let watched = MountFacts { files: 3, fs_type: Some("tmpfs".into()), ..directory() };
+    let map = "/var/lib/kubelet/pods/1/volumes/kubernetes.io~configmap/data";
+    let facts = HostFacts { root: facts_of_root(&rootfs), mounts: vec![directory(), watched] };
+    let wanted = vec![bind("/data", "/srv/data"), bind("/etc/app", map)];
+    let request = request(rootfs, wanted);
+    let text = |plan: &StoragePlan| format!("{plan}\n{}", serde_json::to_string(plan).unwrap());
+    for policy in [POLICY, BY_NYDUSD] {
+        let plan = plan(&request, &facts, policy).unwrap();
+        assert_eq!((plan.shares.len(), plan.shares[2].watched), (3, true));
+        let mut again = plan.clone();
+        again.number_shares(7);
+        let named = plan.shares.iter().fold(text(&plan), |text, share| {
+            assert!(text.matches(&share.name).count() > 3, "{}", share.name);
+            text.replace(&share.name, &format!("{}-7", share.name))
+        });
+        assert_eq!(text(&again), named);
+    }
+}
+
 /// A guest keeps what it has seen of an image.
 #[test]
 fn another_image_of_nydus_for_a_container_of_the_same_name_has_paths_of_its_own() {
     let mut plan = plan_of_nydus(BY_NYDUSD).unwrap();
-    plan.after_images(0);
+    plan.number_shares(0);
     check("root-nydus", &Ok(plan.clone()));
-    plan.after_images(2);
+    plan.number_shares(2);
     check("root-nydus-again", &Ok(plan));
 }
 

@@ -128,11 +128,11 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         check(id, &spec.storage.plan).map_err(unplanned)?;
         self.shares.check(spec.storage.plan.shared_fs()).map_err(unplanned)?;
         let mut spec = spec;
-        self.shares.number_image(&mut spec.storage.plan);
+        self.shares.number(&mut spec.storage.plan);
         let new = new_record(id, &spec);
         let begin = self.note(|record| {
             record.containers.push(new);
-            record.images = self.shares.images();
+            record.sharers = self.shares.sharers();
         });
         begin.await.map_err(unrecorded)?;
         let ContainerSpec { oci, storage: ContainerStorage { mut plan, images, direct_volumes } } = spec;
@@ -251,9 +251,9 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         }
         if let Some(service) = plan.services.first() {
             // Before it is asked: without an answer, it may have done it.
-            undo.push(Held::Rafs(plan.container.clone()));
-            let service = (&plan.container, service);
-            self.shares.mount(&*self.machine, service, budget.deadline()).await?;
+            undo.push(Held::Rafs(plan.container.clone(), plan.number));
+            let image = (&plan.container, plan.number);
+            self.shares.mount(&*self.machine, (image, service), budget.deadline()).await?;
         }
         for planned in &plan.copies {
             let failed = |error: CopyFailed| OperationError::new(Step::Copy(planned.source.clone()), error);
@@ -300,7 +300,7 @@ fn new_record(id: &ContainerId, spec: &ContainerSpec) -> ContainerRecord {
         oci: spec.oci.clone(),
         layers: disks.flat_map(DiskPlan::paths).collect(),
         follows: spec.storage.plan.copies.iter().filter_map(FollowRecord::of).collect(),
-        rafs: !spec.storage.plan.services.is_empty(),
+        rafs: (!spec.storage.plan.services.is_empty()).then_some(spec.storage.plan.number),
         shares: spec.storage.plan.shares.iter().map(|share| share.name.clone()).collect(),
         resources: resources_of(spec),
         exit: None,

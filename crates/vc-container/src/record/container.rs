@@ -46,8 +46,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) layers: Vec<HostPath>,
     /// Its names in the shared directory.
     pub(crate) shares: Vec<String>,
-    /// Whether nydusd mounts an image for it.
-    pub(crate) rafs: bool,
+    /// The number of the image that nydusd mounts for it.
+    pub(crate) rafs: Option<u32>,
     /// The copies in the guest that follow their sources.
     pub(crate) follows: Vec<FollowRecord>,
     /// Its limits as they are now.

@@ -33,7 +33,7 @@ fn full() -> SandboxRecord {
     record.passing.policy.mode = vc_device::VfioMode::Vfio;
     record.passing.kinds.0.truncate(1);
     record.sharing = Sharing { shared_fs: SharedFs::Nydus, program: Some("/opt/nydusd".into()) };
-    record.images = BTreeMap::from([("web".parse().unwrap(), 2)]);
+    record.sharers = 2;
     record.share_server = Some(ProcessIdentity { pid: 4711, started: 1234 });
     let follows = CopyPlan {
         part: Part::Root,
@@ -55,7 +55,7 @@ fn full() -> SandboxRecord {
         oci: serde_json::from_str(oci).unwrap(),
         layers: vec![path("/layers/top"), path("/layers/base")],
         shares: vec!["web-v-0".into()],
-        rafs: true,
+        rafs: Some(1),
         follows: vec![FollowRecord::of(&follows).unwrap()],
         resources: serde_json::from_str(r#"{"memory": {"limit": 1048576}, "cpu": {"shares": 512}}"#).unwrap(),
         exit: Some(ExitRecord::Status(137)),
@@ -77,9 +77,11 @@ fn l28_every_field_survives() {
 /// These were written by programs of their time, and are never to be changed.
 #[test]
 fn a_record_of_every_version_is_read() {
-    assert_eq!(SandboxRecord::parse(include_bytes!("v4.json")).unwrap(), full());
-    let mut third = SandboxRecord { sharing: Sharing::default(), images: BTreeMap::new(), ..full() };
-    third.containers[0].rafs = false;
+    for text in [&include_bytes!("v5.json")[..], include_bytes!("v4.json")] {
+        assert_eq!(SandboxRecord::parse(text).unwrap(), full());
+    }
+    let mut third = SandboxRecord { sharing: Sharing::default(), sharers: 1, ..full() };
+    third.containers[0].rafs = None;
     assert_eq!(SandboxRecord::parse(include_bytes!("v3.json")).unwrap(), third);
     let second = SandboxRecord { volumes: Vec::new(), passing: Passing::default(), ..third };
     assert_eq!(SandboxRecord::parse(include_bytes!("v2.json")).unwrap(), second);
@@ -92,8 +94,8 @@ fn a_record_of_every_version_is_read() {
 
 #[test]
 fn another_version_is_refused_with_its_number_whatever_else_it_has() {
-    let refused = SandboxRecord::parse(br#"{"version": 5, "news": []}"#).unwrap_err();
-    assert!(refused.to_string().contains("version 5"), "{refused}");
+    let refused = SandboxRecord::parse(br#"{"version": 6, "news": []}"#).unwrap_err();
+    assert!(refused.to_string().contains("version 6"), "{refused}");
     // What is no record at all stays an error.
     assert!(matches!(SandboxRecord::parse(br#"{"version": 1}"#), Err(InvalidRecord::Malformed(_))));
     let text = String::from_utf8(full().to_text().unwrap()).unwrap();

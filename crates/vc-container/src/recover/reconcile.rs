@@ -57,8 +57,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             for name in &container.shares {
                 held.push(Held::Share(name.clone()));
             }
-            if container.rafs {
-                held.push(Held::Rafs(container.id.clone()));
+            if let Some(number) = container.rafs {
+                held.push(Held::Rafs(container.id.clone(), number));
             }
             for follow in &container.follows {
                 match Watch::of(&follow.plan().source).await {
@@ -98,8 +98,8 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         if let Err(cause) = removed {
             tracing::warn!(container = %id, %cause, "a container that was being created may be in the guest");
         }
-        if container.rafs
-            && let Err(cause) = self.shares.unmount(id, self.timing.request()).await
+        if let Some(number) = container.rafs
+            && let Err(cause) = self.shares.unmount((id, number), self.timing.request()).await
         {
             tracing::warn!(container = %id, %cause, "nydusd may still mount its image");
         }

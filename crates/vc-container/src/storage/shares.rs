@@ -1,8 +1,8 @@
 //! The directory that a sandbox shares with its guest: made when the first container needs it, gone with the
 //! sandbox.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -57,8 +57,8 @@ pub(crate) struct Shares {
     ledger: Ledger,
     /// Started by the first creation that needs it; only other creations that need it wait for that.
     served: OnceCell<Served>,
-    /// How many images there were for containers of each name.
-    images: Mutex<BTreeMap<ContainerId, u32>>,
+    /// How many containers had something shared.
+    sharers: AtomicU32,
 }
 
 #[derive(Clone, Debug)]
@@ -93,8 +93,8 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shares {
     pub(crate) fn new(runtime_dir: &HostPath, sharing: Sharing, ledger: Ledger) -> Self {
-        let (served, images) = (OnceCell::new(), Mutex::default());
-        Self { root: root(runtime_dir), sharing, ledger, served, images }
+        let (served, sharers) = (OnceCell::new(), AtomicU32::default());
+        Self { root: root(runtime_dir), sharing, ledger, served, sharers }
     }
 
     /// Whether what is planned for `shared_fs` can be had.
@@ -116,7 +116,7 @@ impl Shares {
                 .for_each(|left| failed(&left.cause));
             return;
         };
-        *lock(&self.images) = left.images;
+        self.sharers.store(left.sharers, Ordering::Relaxed);
         let root = self.root.clone();
         let directory = blocking(move || SharedDir::adopt(&root, left.names)).await;
         match (directory, Server::adopt(self.sharing.kind(), server, &socket(&self.root))) {
@@ -200,44 +200,35 @@ impl Shares {
         Ok(())
     }
 
-    /// Has a plan be for an image that the guest has not seen yet, if it is for one.
-    pub(crate) fn number_image(&self, plan: &mut StoragePlan) {
-        if !plan.services.is_empty() {
-            let mut images = lock(&self.images);
-            let before = images.entry(plan.container.clone()).or_default();
-            plan.after_images(*before);
-            *before += 1;
+    /// Gives what a plan shares names that the guest has not seen yet.
+    pub(crate) fn number(&self, plan: &mut StoragePlan) {
+        if !plan.shares.is_empty() {
+            plan.number_shares(self.sharers.fetch_add(1, Ordering::Relaxed));
         }
     }
 
-    /// How many images there were for containers of each name, to be written down.
-    pub(crate) fn images(&self) -> BTreeMap<ContainerId, u32> {
-        lock(&self.images).clone()
+    /// How many containers had something shared, to be written down.
+    pub(crate) fn sharers(&self) -> u32 {
+        self.sharers.load(Ordering::Relaxed)
     }
 
     /// Has the server do what a plan asks of it.
     pub(crate) async fn mount(
         &self,
         machine: &impl Machine,
-        (id, service): (&ContainerId, &ServicePlan),
+        (image, service): ((&ContainerId, u32), &ServicePlan),
         deadline: Deadline,
     ) -> Result<(), OperationError> {
         let served = self.served.get_or_try_init(|| self.serve(machine, deadline)).await?;
         let ServicePlan::Nydusd { source, config, .. } = service;
-        let image = (id, self.last_image(id).unwrap_or_default());
         let mounted = async { Ok(served.nydus()?.mount_rafs(image, source, config, deadline).await?) };
         mounted.await.map_err(|cause: Cause| OperationError::new(Step::MountImage(source.clone()), cause))
     }
 
-    /// The number of the last image of a container of this name.
-    fn last_image(&self, id: &ContainerId) -> Option<u32> {
-        lock(&self.images).get(id).map(|images| images - 1)
-    }
-
     /// Has the server forget the image of a container. That there is none is fine.
-    pub(crate) async fn unmount(&self, id: &ContainerId, deadline: Deadline) -> Result<(), Cause> {
-        match (self.served.get().map(Served::nydus), self.last_image(id)) {
-            (Some(Ok(nydus)), Some(last)) => Ok(nydus.unmount_rafs((id, last), deadline).await?),
+    pub(crate) async fn unmount(&self, image: (&ContainerId, u32), deadline: Deadline) -> Result<(), Cause> {
+        match self.served.get().map(Served::nydus) {
+            Some(Ok(nydus)) => Ok(nydus.unmount_rafs(image, deadline).await?),
             // What one had mounted that has ended is gone with it.
             _ => Ok(()),
         }
@@ -301,14 +292,14 @@ impl Shares {
 pub(crate) struct LeftShares {
     server: Option<ProcessIdentity>,
     names: Vec<ShareName>,
-    images: BTreeMap<ContainerId, u32>,
+    sharers: u32,
 }
 
 impl LeftShares {
     pub(crate) fn of(record: &SandboxRecord) -> Self {
         let names = record.containers.iter().flat_map(|container| &container.shares);
         let names = names.flat_map(|name| names_of(name)).filter_map(|name| name.parse().ok());
-        Self { server: record.share_server, names: names.collect(), images: record.images.clone() }
+        Self { server: record.share_server, names: names.collect(), sharers: record.sharers }
     }
 }
 

@@ -159,7 +159,7 @@ async fn a_record_of_another_version_is_refused_with_its_number_and_kept() {
     let path = bench.spec.state_dir.as_ref().unwrap().as_path().join("record.json");
     let text = std::fs::read_to_string(&path).unwrap();
     for (bad, says) in
-        [(text.replace("\"version\": 4", "\"version\": 7"), "version 7"), (text[..99].to_owned(), "damaged")]
+        [(text.replace("\"version\": 5", "\"version\": 7"), "version 7"), (text[..99].to_owned(), "damaged")]
     {
         std::fs::write(&path, &bad).unwrap();
         let refused = recover(&bench).await.unwrap_err();

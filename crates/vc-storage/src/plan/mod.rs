@@ -4,6 +4,7 @@ mod disk;
 mod error;
 mod mounts;
 mod names;
+mod numbered;
 mod rootfs;
 mod storage;
 mod tree;
@@ -158,6 +159,9 @@ pub enum ServicePlan {
 pub struct StoragePlan {
     /// The container.
     pub container: ContainerId,
+    /// The number behind its names in the shared directory; 0 for none.
+    #[serde(skip)]
+    pub number: u32,
     /// Where its root file system will be in the guest.
     pub rootfs: GuestPath,
     /// What was decided for the root.
@@ -206,6 +210,7 @@ pub fn plan(
     let disks = planner.disks.finish(policy)?;
     let plan = StoragePlan {
         container: request.container.clone(),
+        number: 0,
         rootfs: root.path,
         root: root.decision,
         layers: root.layers,
@@ -289,19 +294,6 @@ impl StoragePlan {
         for source in planned.filter(|source| disk::path_of(source) == Some(image)) {
             *source = DeviceSource::File { file: is, path: image.clone() };
         }
-    }
-
-    /// Tells how many images nydusd has mounted for containers of this name before. The guest goes on with what it has
-    /// seen of one by its path, for seconds or for ever, so this image and its snapshot have paths of their own.
-    pub fn after_images(&mut self, number: u32) {
-        let (id, rootfs) = (&self.container, &self.rootfs);
-        let Some(ServicePlan::Nydusd { target, .. }) = self.services.first_mut() else { return };
-        let snapshot = names::snapshot(id, 0);
-        let shares = self.shares.iter_mut().filter(|share| share.name == snapshot);
-        shares.for_each(|share| share.name = names::snapshot(id, number));
-        let overlays = self.storages.iter_mut().filter(|storage| storage.mount_point == *rootfs);
-        overlays.for_each(|overlay| overlay.options = rootfs::overlay_of_nydus(id, number));
-        *target = names::rafs(id, number);
     }
 
     /// Where the guest has what the container has at `destination`; `None` if no mount is there, or one that needs

@@ -86,7 +86,8 @@ pub(super) fn snapshot(id: &ContainerId, number: u32) -> String {
     numbered(&format!("{id}-snapshotdir"), number)
 }
 
-fn numbered(name: &str, number: u32) -> String {
+/// The name of the container of this number in its sandbox.
+pub(super) fn numbered(name: &str, number: u32) -> String {
     if number == 0 { name.to_owned() } else { format!("{name}-{number}") }
 }
 
