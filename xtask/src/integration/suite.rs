@@ -26,8 +26,10 @@ pub(super) const NESTED: &[&str] = &[
     // The processes that an owner leaves have other helpers here: no daemon for vsock.
     "binary_id(vc-container::vm_recover)",
     "binary_id(vc-container::vm_faults)",
-    // `vc` itself: KVM chosen and refused, root file systems and volumes from what the host's kernel has.
-    "binary_id(vc-cli::vm) & test(/^(kvm|host_disks|rootfs|volumes|death)::/)",
+    // `vc` itself: KVM chosen and refused, root file systems and volumes from what the host's kernel has, and machines
+    // that die. Not one that is emulated within what is emulated, which takes minutes.
+    "binary_id(vc-cli::vm) & test(/^(kvm|host_disks|rootfs|volumes)::/) - test(a_container_of_tcg)",
+    "binary_id(vc-cli::vm) & test(/^death::the_death_of/)",
     "binary_id(vc-cli::vm) & test(=oci::a_whole_life_as_a_monitor_sees_it)",
     // Mounts and loop devices, of a kernel without statmount and listmount.
     "package(vc-mountinfo) & binary(live)",
