@@ -58,6 +58,14 @@ impl Bench {
         Self::launch(image, |_| {}).await
     }
 
+    /// One whose guest is up, as it is when a container is created. While it boots, it does not always survive a device
+    /// that is passed, in a nested host.
+    async fn booted(image: &GuestImage) -> Self {
+        let bench = Self::new(image).await;
+        bench.connect().await;
+        bench
+    }
+
     async fn launch(image: &GuestImage, change: impl FnOnce(&mut MachineSpec)) -> Self {
         let (layers, leftovers) = (Layers::new(), Leftovers::new());
         let layer = Layer::open(layers.busybox()).unwrap();
@@ -209,7 +217,7 @@ async fn smoke_an_nvme_goes_to_a_container_and_back_to_its_host() {
     let Some(image) = GuestImage::find() else { return };
     let before = read(&function.disk());
     assert_eq!(before.len(), COMPARED);
-    let bench = Bench::new(&image).await;
+    let bench = Bench::booted(&image).await;
 
     let lent = function.lend();
     assert!(!function.has_disk(), "the host has the disk no more");
@@ -240,9 +248,7 @@ async fn a_group_of_two_functions_is_passed_whole_or_not_at_all() {
     let Some(image) = GuestImage::find() else { return };
     let before = read(&function.disk());
     let other = function.group().into_iter().find(|member| *member != function).unwrap();
-    let bench = Bench::new(&image).await;
-    // Not while the guest boots, which in a nested host it does not survive.
-    bench.connect().await;
+    let bench = Bench::booted(&image).await;
 
     let lent = function.lend();
     let group = VfioPath::Group(function.group_number());
@@ -261,7 +267,7 @@ async fn an_nvme_is_passed_by_its_own_node_and_an_iommufd() {
     let Some(function) = PciFunction::nvme_alone() else { return };
     let (true, Some(image)) = (vc_tests::host::iommufd(), GuestImage::find()) else { return };
     let before = read(&function.disk());
-    let bench = Bench::new(&image).await;
+    let bench = Bench::booted(&image).await;
     if !bench.machine.capabilities(deadline()).await.unwrap().iommufd {
         return vc_tests::skip("this QEMU has no IOMMUFD");
     }
