@@ -20,6 +20,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 
+use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -118,7 +119,7 @@ impl<M: Machine, A: Agent> Owner<M, A> {
 
     fn take(&mut self, request: Request) {
         match request {
-            Request::Create { id, spec, reply } => self.create(id, *spec, reply),
+            Request::Create { id, spec, reply } => self.create(id, spec, reply),
             Request::Start { id, reply } => self.start(id, reply),
             Request::Exec { request, handle, reply } => self.exec(*request, handle, reply),
             Request::Hold { process, handle, reply } => self.hold(&process, handle, reply),
@@ -141,12 +142,8 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     where
         C: FnOnce(&mut Self) + Send + 'static,
     {
-        let work = async move {
-            let conclusion: Conclusion<M, A> = Box::new(work.await);
-            conclusion
-        };
         // Below the span of the sandbox.
-        self.work.spawn(work.in_current_span());
+        self.work.spawn(concluding(work).in_current_span());
     }
 
     fn next_generation(&mut self) -> u64 {
@@ -199,7 +196,36 @@ impl<M: Machine, A: Agent> Owner<M, A> {
     }
 }
 
+/// The same work, with a conclusion as the owner has them.
+// Not an async function: that would hold the work twice, as what it was given and as what it waits for.
+fn concluding<M, A, C>(work: impl Future<Output = C>) -> impl Future<Output = Conclusion<M, A>>
+where
+    C: FnOnce(&mut Owner<M, A>) + Send + 'static,
+{
+    work.map(|conclusion| -> Conclusion<M, A> { Box::new(conclusion) })
+}
+
 /// Tells why an operation does not even begin. Whoever asked may be gone.
 fn refuse<T>(reply: Reply<T>, step: Step, cause: Cause) {
     let _ = reply.send(Err(OperationError::new(step, cause)));
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_agent::fake::FakeAgent;
+    use vc_hypervisor::fake::FakeMachine;
+
+    use super::*;
+
+    #[test]
+    fn work_is_held_once() {
+        let work = async {
+            let held = [0_u8; 10_000];
+            std::future::pending::<()>().await;
+            move |owner: &mut Owner<FakeMachine, FakeAgent>| owner.generation += u64::from(held[0])
+        };
+        let least = size_of_val(&work);
+        let size = size_of_val(&concluding(work));
+        assert!(size < least + 200, "{size} bytes around {least}");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use vc_agent::{Agent, AgentError, Call, CreateContainer, Device, Feature, GuestDetails};
 use vc_hypervisor::Machine;
-use vc_storage::{DirectVolumes, DiskPlan, StoragePlan};
+use vc_storage::{DiskPlan, StoragePlan};
 use vc_types::{ContainerId, HostPath};
 
 use super::ghost::Ghost;
@@ -28,7 +28,7 @@ use crate::timing::Budget;
 use crate::undo::{Held, Released, Undo};
 
 impl<M: Machine, A: Agent> Owner<M, A> {
-    pub(super) fn create(&mut self, id: ContainerId, spec: ContainerSpec, reply: Reply<()>) {
+    pub(super) fn create(&mut self, id: ContainerId, spec: Box<ContainerSpec>, reply: Reply<()>) {
         let refusal = match self.containers.contains_key(&id) {
             _ if self.stopping.is_some() => Some(Cause::Stopping),
             true => Some(Cause::Exists),
@@ -86,7 +86,7 @@ struct Creation {
 
 impl<M: Machine, A: Agent> Guest<M, A> {
     /// Creates a container; on error what was done is undone, and the list has what could not be.
-    async fn create(&self, id: &ContainerId, spec: ContainerSpec, ahead: Option<Ahead>) -> Creation {
+    async fn create(&self, id: &ContainerId, spec: Box<ContainerSpec>, ahead: Option<Ahead>) -> Creation {
         let (mut undo, before) = match ahead {
             Some(ahead) => (ahead.undo, ahead.result),
             None => (Undo::default(), Ok(())),
@@ -119,7 +119,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     async fn create_steps(
         &self,
         id: &ContainerId,
-        spec: ContainerSpec,
+        spec: Box<ContainerSpec>,
         undo: &mut Undo,
         budget: Budget,
     ) -> Result<(), OperationError> {
@@ -129,25 +129,22 @@ impl<M: Machine, A: Agent> Guest<M, A> {
         self.shares.check(spec.storage.plan.shared_fs()).map_err(unplanned)?;
         let mut spec = spec;
         self.shares.number(&mut spec.storage.plan);
-        let new = new_record(id, &spec);
+        let new = Box::new(new_record(id, &spec));
         let begin = self.note(|record| {
-            record.containers.push(new);
+            record.containers.push(*new);
             record.sharers = self.shares.sharers();
         });
         begin.await.map_err(unrecorded)?;
-        let ContainerSpec { oci, storage: ContainerStorage { mut plan, images, direct_volumes } } = spec;
-        self.claim_volumes(&plan, direct_volumes.as_ref(), undo).await?;
-        let passed = self.passing.plan(&oci).map_err(|error| unplanned(error.into()))?;
-        let needed = plan.features();
-        let details = self.details_for(&oci, &passed, &needed, budget).await?;
+        self.claim_volumes(&spec.storage, undo).await?;
+        let passed = self.passing.plan(&spec.oci).map_err(|error| unplanned(error.into()))?;
+        let needed = spec.storage.plan.features();
+        let details = self.details_for(&spec.oci, &passed, &needed, budget).await?;
         if let Some(missing) = needed.into_iter().find(|feature| !details.has(*feature)) {
             return Err(unplanned(Cause::NoFeature(missing.name())));
         }
-        let oci = self.passing.without_nodes(oci, &passed);
-        let oci = apply(oci, &plan.mounts).map_err(|error| unplanned(error.into()))?;
-        let features = GuestFeatures { seccomp: details.seccomp };
-        let shared_pid_namespace = self.shared_pid_namespace || !has_pid_namespace(&oci);
-        let oci = guest_spec(oci, &plan.rootfs, features).map_err(|error| unplanned(error.into()))?;
+        let shared_pid_namespace = self.shared_pid_namespace || !has_pid_namespace(&spec.oci);
+        let ContainerSpec { oci, storage: ContainerStorage { mut plan, images, .. } } = *spec;
+        let oci = self.spec_for_guest(oci, &plan, (&passed, &details)).map_err(unplanned)?;
         let linux = oci.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         undo.push(Held::Size(id.clone()));
@@ -165,7 +162,7 @@ impl<M: Machine, A: Agent> Guest<M, A> {
             storages,
             devices,
             shared_pid_namespace,
-            ..CreateContainer::new(id.clone(), oci)
+            ..CreateContainer::new(id.clone(), *oci)
         };
         // Before the call: when it times out, the guest may have the container all the same.
         undo.push(Held::GuestContainer { id: id.clone(), certain: false });
@@ -184,6 +181,19 @@ impl<M: Machine, A: Agent> Guest<M, A> {
                 Err(OperationError::new(Step::Container(Call::CreateContainer, id.clone()), cause))
             }
         }
+    }
+
+    /// The specification that the guest gets, but for what tells it of devices of the host.
+    fn spec_for_guest(
+        &self,
+        oci: Spec,
+        plan: &StoragePlan,
+        (passed, details): (&Passed, &GuestDetails),
+    ) -> Result<Box<Spec>, Cause> {
+        let oci = self.passing.without_nodes(oci, passed);
+        let oci = apply(oci, &plan.mounts)?;
+        let features = GuestFeatures { seccomp: details.seccomp };
+        Ok(Box::new(guest_spec(oci, &plan.rootfs, features)?))
     }
 
     /// What the guest tells of itself; it is asked only when something in `spec` depends on it.
@@ -207,13 +217,13 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     async fn pass(
         &self,
         plugs: &Plugs<'_, M>,
-        oci: Spec,
+        oci: Box<Spec>,
         (passed, handlers): (&Passed, &[String]),
         undo: &mut Undo,
-    ) -> Result<(Spec, Vec<Device>), OperationError> {
+    ) -> Result<(Box<Spec>, Vec<Device>), OperationError> {
         let failed = |error: PassError| OperationError::new(Step::Plan(plugs.container.clone()), error);
         let located = plugs.functions(&passed.plan.functions, undo).await?;
-        let oci = self.passing.annotate(oci, passed, &self.devices).map_err(failed)?;
+        let oci = Box::new(self.passing.annotate(*oci, passed, &self.devices).map_err(failed)?);
         let devices = self.passing.for_agent(passed, &located, handlers).map_err(failed)?;
         Ok((oci, devices))
     }
@@ -221,11 +231,11 @@ impl<M: Machine, A: Agent> Guest<M, A> {
     /// Tells CSI drivers of the sandbox that has their volumes.
     async fn claim_volumes(
         &self,
-        plan: &StoragePlan,
-        store: Option<&DirectVolumes>,
+        ContainerStorage { plan, direct_volumes, .. }: &ContainerStorage,
         undo: &mut Undo,
     ) -> Result<(), OperationError> {
-        let Some(store) = store.filter(|_| !plan.direct_volumes.is_empty()) else { return Ok(()) };
+        let store = direct_volumes.as_ref().filter(|_| !plan.direct_volumes.is_empty());
+        let Some(store) = store else { return Ok(()) };
         let of_store = |volume: &HostPath| VolumeUse { store: store.root().into(), volume: volume.clone() };
         let volumes: Vec<VolumeUse> = plan.direct_volumes.iter().map(of_store).collect();
         for volume in &volumes {
@@ -326,5 +336,33 @@ fn is_without_container(cause: &Cause) -> bool {
         // Another one is there, which can only be of an earlier call of ours.
         Cause::Agent(AgentError::ContainerExists { .. }) => false,
         cause => !cause.is_uncertain(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_agent::fake::FakeAgent;
+    use vc_hypervisor::fake::FakeMachine;
+
+    use super::*;
+
+    /// The most that a creation may occupy while it waits, in bytes. There is one for each container that is being
+    /// created, and where it was stays with the allocator.
+    const MOST: usize = 16 << 10;
+
+    #[test]
+    fn a_creation_is_small() {
+        fn size<'a, F>(
+            _: impl FnOnce(
+                &'a Guest<FakeMachine, FakeAgent>,
+                &'a ContainerId,
+                Box<ContainerSpec>,
+                Option<Ahead>,
+            ) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let size = size(Guest::create);
+        assert!(size < MOST, "{size} bytes");
     }
 }
