@@ -57,8 +57,14 @@ pub enum StoreError {
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: HostPath,
-    /// Held for as long as it is open.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Closing it is not enough while a process that is being started has it still: between fork(2) and execve(2).
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Store {
@@ -101,7 +107,7 @@ impl Store {
         let lock = private().create(true).truncate(false).open(dir.as_path().join(LOCK));
         let lock = lock.map_err(|source| host(dir, "open the lock", source))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.clone(), _lock: lock }),
+            Ok(()) => Ok(Self { dir: dir.clone(), lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Owned(dir.clone())),
             Err(TryLockError::Error(source)) => Err(host(dir, "take the lock", source)),
         }
@@ -218,6 +224,17 @@ mod tests {
         store.remove().unwrap();
         assert!(!dir.as_path().exists());
         assert!(matches!(Store::take_over(&dir), Err(StoreError::NoRecord(_))));
+    }
+
+    #[test]
+    fn the_next_owner_does_not_wait_for_a_process_that_is_being_started() {
+        let (_parent, dir) = new_dir();
+        let store = Store::create(&dir).unwrap();
+        store.write(&record("one")).unwrap();
+        // As a fork has it.
+        let _copy = store.lock.try_clone().unwrap();
+        drop(store);
+        assert_eq!(Store::take_over(&dir).unwrap().1, record("one"));
     }
 
     #[test]
