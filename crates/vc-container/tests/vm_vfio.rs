@@ -59,7 +59,7 @@ impl Bench {
     }
 
     /// One whose guest is up, as it is when a container is created. While it boots, it does not always survive a device
-    /// that is passed, in a nested host.
+    /// that is passed (see `vc_qemu`).
     async fn booted(image: &GuestImage) -> Self {
         let bench = Self::new(image).await;
         bench.connect().await;

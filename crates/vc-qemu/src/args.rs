@@ -152,8 +152,7 @@ fn isolation(args: &mut Args) {
 fn boot(args: &mut Args, spec: &MachineSpec, transport: &Transport) {
     // A panic then ends the machine instead of booting it again.
     args.flag("-no-reboot");
-    // Faster than SeaBIOS, but it gives the devices behind a conventional bridge no addresses.
-    if spec.pci_bridges == 0 {
+    if is_quick(spec) {
         args.pair("-bios", "qboot.rom");
     }
     // QEMU opens them once more; the way there may be closed to its user.
@@ -169,6 +168,16 @@ fn boot(args: &mut Args, spec: &MachineSpec, transport: &Transport) {
     params.extend(grows.then_some("memhp_default_state=online_movable"));
     params.extend(spec.kernel_params.iter().map(String::as_str));
     args.pair("-append", params.join(" "));
+}
+
+/// Whether qboot will do, which is faster than SeaBIOS.
+///
+/// It gives the devices behind a conventional bridge no addresses. And it tells by the first bytes of the kernel's file
+/// how to boot it, which QEMU offers from a place on its stack that it has left long ago (`hw/i386/elfboot: allocate
+/// "header" in heap`, November 2024). A device of the host that is plugged before they were read overwrites them: two of
+/// them in most runs, and qboot then clears the kernel out of the memory and goes on within zeros, for ever.
+fn is_quick(spec: &MachineSpec) -> bool {
+    spec.pci_bridges == 0 && !spec.starts_paused
 }
 
 /// QEMU listens where somebody else may have to connect one day, and has the one connection otherwise.
@@ -290,14 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_starts_paused_is_told_so_and_nothing_else() {
+    fn a_machine_that_starts_paused_has_firmware_that_bears_devices_before_it_runs() {
         let mut spec = spec();
         let kernel = Transport::Kernel { cid: VsockCid(77) };
         let before = lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel);
         spec.starts_paused = true;
         let after = lines_of(&spec, MachineType::Q35, Chosen::Kvm, &kernel);
-        assert_eq!(after.replace("\n-S", ""), before);
-        assert_ne!(after, before);
+        assert!(after.lines().any(|line| line == "-S"), "{after}");
+        assert_eq!(after.replace("\n-S", ""), before.replace("\n-bios qboot.rom", ""));
     }
 
     #[test]

@@ -3,7 +3,12 @@
 //! A machine is q35 with qboot, an uncompressed kernel entered by PVH, memory in a memfd, QMP and the
 //! console over inherited file descriptors, and one PCIe root port for each device that may be
 //! plugged. Its agent is reached by the kernel's vsock or, where the host has none, by
-//! `vhost-device-vsock`.
+//! `vhost-device-vsock`. One that starts paused, or has conventional bridges, has SeaBIOS.
+//!
+//! Devices of the host go into a machine that is paused still ([`starts_paused`][paused]), or one whose guest is up: for
+//! the first moments of a boot, QEMU keeps the kernel's first bytes where plugging one overwrites them.
+//!
+//! [paused]: vc_hypervisor::MachineSpec::starts_paused
 //!
 //! ```text
 //!  QemuMachine ──> Shared ──> Qmp (one task owns the stream) ══ QMP ══> qemu ══ vhost-user ══> vsock daemon
