@@ -38,7 +38,7 @@ pub struct MountFacts {
     pub kind: Option<PathKind>,
     /// The source without links; `None` when there is nothing.
     pub resolved: Option<HostPath>,
-    /// The type of the file system that holds it, such as `tmpfs`.
+    /// The type of the file system that is mounted at the source, such as `tmpfs`; `None` for one within another.
     pub fs_type: Option<String>,
     /// The volume that a CSI driver assigned to this path, and what its device is.
     pub direct: Option<(DirectVolume, PathKind)>,

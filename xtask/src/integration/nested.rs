@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::plan::{Plan, Test};
+use super::plan::Plan;
 use super::report::{Outcome, Report, title};
 use crate::guest::{self, HostImage};
 use crate::workspace::Workspace;
@@ -50,9 +50,6 @@ const MODULES: [&str; 22] = [
     "dm_crypt",
 ];
 
-/// The program whose tests pass devices of the host on to a machine.
-const PASSES_DEVICES: &str = "vc-container::vm_vfio";
-
 /// Runs the plan in nested hosts. A test that takes its host along twice fails, and the next ones get another. Once says
 /// nothing of the test: the host's own kernel gets stuck now and then (a soft lockup of the processor that QEMU's KVM
 /// machine runs on, seen in one of two runs of the same tests under QEMU 7.2).
@@ -64,14 +61,13 @@ pub(super) fn run(workspace: &Workspace, plan: &Plan) -> Result<Report> {
     let mut left = plan.tests.as_slice();
     let mut tried_with = None;
     while !left.is_empty() {
-        let batch = &left[..batch(left)];
-        plan.part(batch, left.len() == plan.tests.len()).write(&file)?;
-        println!("nested host: booting under emulation, for {} of {} tests", batch.len(), left.len());
+        plan.part(left, left.len() == plan.tests.len()).write(&file)?;
+        println!("nested host: booting under emulation, for {} tests", left.len());
         let share = Share::start(workspace, &directory)?;
         let begun = Instant::now();
-        let Run { outcomes, fault, is_up } = machine::run(&image, &share, &directory, batch)?;
+        let Run { outcomes, fault, is_up } = machine::run(&image, &share, &directory, left)?;
         let ended = outcomes.len();
-        for (test, (outcome, took)) in batch.iter().zip(outcomes) {
+        for (test, (outcome, took)) in left.iter().zip(outcomes) {
             report.add(test, outcome, took);
         }
         left = &left[ended..];
@@ -91,16 +87,6 @@ pub(super) fn run(workspace: &Workspace, plan: &Plan) -> Result<Report> {
         }
     }
     Ok(report)
-}
-
-/// How many of the tests go into the next host: up to the first that passes devices on, which is its last.
-///
-/// After a machine to which a device was passed, another one in the same host did not get beyond its first instructions, with
-/// one processor busy for good, in three runs of three under QEMU 7.2; each such test alone passes. The cause is not known.
-/// A boot costs a quarter of a minute.
-fn batch(tests: &[Test]) -> usize {
-    let passes_devices = |test: &Test| test.suite == PASSES_DEVICES;
-    tests.iter().position(passes_devices).map_or(tests.len(), |last| last + 1)
 }
 
 /// A directory for the machine's files, below the target directory and for one run at a time. It stays, so that nobody has
@@ -136,24 +122,6 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_test_that_passes_devices_is_the_last_of_its_host() {
-        let test = |suite: &str| Test {
-            suite: suite.into(),
-            name: "x".into(),
-            program: "".into(),
-            directory: "".into(),
-        };
-        let tests = ["a::vm", "a::vm", PASSES_DEVICES, PASSES_DEVICES, "z::vm", "z::vm"].map(test);
-        let mut left = tests.as_slice();
-        let mut batches = Vec::new();
-        while !left.is_empty() {
-            batches.push(batch(left));
-            left = &left[batch(left)..];
-        }
-        assert_eq!(batches, [3, 1, 2]);
-    }
 
     #[test]
     fn a_path_with_a_quote_survives_the_shell() {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use vc_device::{DeviceIdentity, PathKind};
-use vc_mountinfo::{DeviceUseError, Lookup, LookupError, Symlinks};
+use vc_mountinfo::{DeviceUseError, Fields, Lookup, LookupError, Symlinks};
 use vc_types::{HostPath, InvalidDeviceNumber, InvalidPath};
 
 use super::{HostFacts, OpenImages};
@@ -96,8 +96,7 @@ pub fn gather(
     request: &StorageRequest,
     around: &Surroundings<'_>,
 ) -> Result<(HostFacts, OpenImages), FactsError> {
-    let lookup = Lookup::new().symlinks(Symlinks::Follow);
-    let mut host = Host { lookup, around: *around, images: OpenImages::default() };
+    let mut host = Host::new(*around);
     let root = host.root(&request.rootfs)?;
     let mounts = request.mounts.iter().map(|mount| host.mount(mount)).collect::<Result<_, _>>()?;
     Ok((HostFacts { root, mounts }, host.images))
@@ -108,6 +107,14 @@ pub(super) struct Host<'a> {
     pub(super) lookup: Lookup,
     pub(super) around: Surroundings<'a>,
     pub(super) images: OpenImages,
+}
+
+impl<'a> Host<'a> {
+    pub(super) fn new(around: Surroundings<'a>) -> Self {
+        let fields = Fields { mount_point: true, ..Fields::default() };
+        let lookup = Lookup::new().symlinks(Symlinks::Follow).fields(fields);
+        Self { lookup, around, images: OpenImages::default() }
+    }
 }
 
 /// What a path is, links followed; `None` when there is nothing.

@@ -44,7 +44,7 @@ impl Host<'_> {
         match &kind {
             PathKind::Block(_) => facts.disk = self.disk(&resolved)?,
             PathKind::Regular(_) if is_image => facts.disk = self.disk(&resolved)?,
-            PathKind::Directory => self.directory_of_mount(&source, &stat, &mut facts)?,
+            PathKind::Directory => self.directory_of_mount(&resolved, &stat, &mut facts)?,
             _ => {}
         }
         if is_replaced(&source) {
@@ -66,6 +66,7 @@ impl Host<'_> {
         };
         let mount = self.lookup.covering(source).map_err(|error| failed(source, error))?;
         let (fs_type, read_only) = (mount.fs_type.to_string_lossy().into_owned(), mount.read_only);
+        let is_mounted_here = mount.mount_point.as_deref() == Some(source.as_path());
         if fs_type == "hugetlbfs" {
             let filesystem = rustix::fs::statfs(source.as_path())
                 .map_err(|error| FactsError::Look { path: source.as_path().into(), source: error.into() })?;
@@ -76,7 +77,7 @@ impl Host<'_> {
         if read_only && DeviceNumber::from_stat(stat.dev()).is_ok_and(|number| number.major() == LOOP_MAJOR) {
             facts.pmem = pmem(stat, &fs_type);
         }
-        facts.fs_type = Some(fs_type);
+        facts.fs_type = is_mounted_here.then_some(fs_type);
         Ok(())
     }
 }
@@ -122,4 +123,45 @@ fn count_files(path: &Path, so_far: usize) -> usize {
         count = count_files(&entry.path(), count);
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::facts::Surroundings;
+    use crate::mount::Mount;
+
+    /// What is known about the source of a bind mount.
+    fn facts(source: &Path) -> MountFacts {
+        let source = source.to_str().unwrap().to_owned();
+        let mount = Mount { kind: "bind".into(), source, options: vec!["rbind".into()] };
+        let wanted = ContainerMount { destination: "/volume".into(), mount };
+        Host::new(Surroundings::default()).mount(&wanted).unwrap()
+    }
+
+    #[test]
+    fn a_file_system_is_that_of_a_directory_only_where_it_is_mounted() {
+        if !vc_tests::root() {
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        let mounted = base.path().join("mounted");
+        fs::create_dir(&mounted).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            assert!(
+                Command::new(program).args(arguments).arg(&mounted).status().unwrap().success(),
+                "{program}"
+            );
+        };
+        run("mount", &["-t", "tmpfs", "tmpfs"]);
+        let within = mounted.join("within");
+        fs::create_dir(&within).unwrap();
+        let link = base.path().join("link");
+        std::os::unix::fs::symlink(&mounted, &link).unwrap();
+        let types = [&mounted, &within, &link].map(|path| facts(path).fs_type);
+        run("umount", &[]);
+        assert_eq!(types, [Some("tmpfs".to_owned()), None, Some("tmpfs".to_owned())]);
+    }
 }
