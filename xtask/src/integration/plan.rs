@@ -62,8 +62,9 @@ impl Plan {
         Ok(())
     }
 
-    /// A plan for some of its tests.
-    pub(super) fn part(&self, tests: &[Test], is_first: bool) -> Self {
+    /// A plan for some of its tests, of which that with the first one is the first.
+    pub(super) fn part(&self, tests: &[Test]) -> Self {
+        let is_first = tests.first() == self.tests.first();
         Self { tests: tests.to_vec(), variables: self.variables.clone(), is_first, ..Self::default() }
     }
 

@@ -36,7 +36,12 @@ pub(super) struct Run {
 }
 
 /// Boots `image`, shows what its runner writes, and reads from that what became of the tests.
-pub(super) fn run(image: &Path, share: &Share, directory: &Path, tests: &[Test]) -> Result<Run> {
+pub(super) fn run(
+    image: &Path,
+    share: &Share,
+    directory: &Path,
+    (name, tests): (&str, &[Test]),
+) -> Result<Run> {
     let console = directory.join("console");
     let mut command = process::bound("qemu-system-x86_64");
     processor(&mut command);
@@ -46,7 +51,7 @@ pub(super) fn run(image: &Path, share: &Share, directory: &Path, tests: &[Test])
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(directory.join("stderr"))?);
     let mut machine = Ended(command.spawn().context("cannot start QEMU")?);
     let output = machine.0.stdout.take().context("QEMU has no output")?;
-    let mut run = follow(&lines(output), tests);
+    let mut run = follow(&lines(output), (name, tests));
     run.fault = run.fault.map(|fault| format!("{fault}\n{}", last_words(directory)));
     Ok(run)
 }
@@ -66,22 +71,22 @@ fn lines(output: ChildStdout) -> Receiver<String> {
 }
 
 /// Shows the lines of a runner, and gathers the outcomes until all are there or the host has failed.
-fn follow(lines: &Receiver<String>, tests: &[Test]) -> Run {
+fn follow(lines: &Receiver<String>, (name, tests): (&str, &[Test])) -> Run {
     let mut run = Run { outcomes: Vec::new(), fault: None, is_up: false };
     while let Some(test) = tests.get(run.outcomes.len()) {
         let patience = if run.is_up { LINE_DEADLINE } else { BOOT_DEADLINE };
         match lines.recv_timeout(patience) {
             Ok(line) => {
-                println!("{line}");
+                println!("{name}: {line}");
                 run.is_up = true;
                 run.outcomes.extend(read_line(&line, (run.outcomes.len() + 1, tests.len()), test));
             }
             Err(RecvTimeoutError::Disconnected) => {
-                run.fault = Some("the nested host ended before its tests did".to_owned());
+                run.fault = Some("it ended before its tests did".to_owned());
                 break;
             }
             Err(RecvTimeoutError::Timeout) => {
-                run.fault = Some(format!("the nested host wrote nothing for {} s", patience.as_secs()));
+                run.fault = Some(format!("it wrote nothing for {} s", patience.as_secs()));
                 break;
             }
         }
@@ -101,8 +106,9 @@ impl Drop for Ended {
 }
 
 fn processor(command: &mut Command) {
-    // Without fast string instructions, which are emulated byte by byte.
-    let processor = ["-cpu", "max,-erms,-fsrm", "-smp", "2"];
+    // Without fast string instructions, which are emulated byte by byte. A second processor would not be of use: a test has
+    // one machine that computes, and another host has the next test.
+    let processor = ["-cpu", "max,-erms,-fsrm", "-smp", "1"];
     command.args(["-M", "q35,accel=tcg,memory-backend=mem", "-m", MEMORY]).args(processor);
     // Shared, since virtiofsd reads and writes it.
     command.args(["-object", &format!("memory-backend-memfd,id=mem,size={MEMORY},share=on")]);
@@ -195,14 +201,14 @@ mod tests {
         sender.send(line((1, 3), &tests[0], &Outcome::Passed, took)).unwrap();
         sender.send("[2/3] passed something else (1.0 s)".to_owned()).unwrap();
         drop(sender);
-        let run = follow(&lines, &tests);
+        let run = follow(&lines, ("host 1", &tests));
         assert_eq!(run.outcomes, [(Outcome::Passed, took)]);
-        assert_eq!(run.fault.as_deref(), Some("the nested host ended before its tests did"));
+        assert_eq!(run.fault.as_deref(), Some("it ended before its tests did"));
         assert!(run.is_up);
 
         let (sender, lines) = channel();
         sender.send(line((1, 1), &tests[0], &Outcome::Failed("exit status: 1".into()), took)).unwrap();
-        let run = follow(&lines, &tests[..1]);
+        let run = follow(&lines, ("host 1", &tests[..1]));
         assert_eq!(run.outcomes, [(Outcome::Failed("exit status: 1".into()), took)]);
         assert_eq!(run.fault, None, "whether it goes on or not");
     }
