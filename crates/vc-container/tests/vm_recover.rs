@@ -141,6 +141,12 @@ impl Bench {
     }
 }
 
+/// Waits until an owner is busy.
+fn await_busy(lines: &mut Lines<BufReader<ChildStdout>>) {
+    // On a host with one processor its first line begins with the name of its test.
+    assert!(lines.any(|line| line.unwrap().ends_with("ready")), "the owner ended");
+}
+
 fn kill(mut owner: Child) {
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -150,7 +156,7 @@ fn kill(mut owner: Child) {
 async fn a_killed_owner_loses_no_container_no_process_and_no_exit_status() {
     let Some(bench) = Bench::new() else { return };
     let (owner, mut lines) = bench.owner();
-    assert!(lines.any(|line| line.unwrap() == "ready"), "the owner ended");
+    await_busy(&mut lines);
     kill(owner);
     let Recovered::Resumed(sandbox) = bench.recover().await else { panic!("the machine lives") };
     let container = |name: &str| sandbox.container(&name.parse().unwrap()).unwrap();
@@ -254,7 +260,7 @@ async fn an_owner_that_is_killed_at_any_moment_leaves_what_can_be_taken_over_or_
             Moment::Write(count) => see_writes(&record, count, &patience),
             Moment::Start(late) => wait_for(&|| began.elapsed() >= late),
             Moment::Busy(late) => {
-                assert!(lines.any(|line| line.unwrap() == "ready"), "the owner ended");
+                await_busy(&mut lines);
                 let ready = Instant::now();
                 wait_for(&|| ready.elapsed() >= late);
             }

@@ -8,7 +8,8 @@ pub(super) const ALL: &str = "binary(/^vm(_|$)/) | (package(vc-mountinfo) & bina
 
 /// What a nested host runs when nobody names a test: what KVM, the kernel's vsock, VFIO, device mapper or another version
 /// of the kernel can make different. What happens within a guest is the same there, so a row of a table is not run again
-/// (`vc-guest`, `oci::`, `output::`, `terminal::`, `bad_input::`), and neither is a test of many rounds (`soak`).
+/// (`vc-guest`, `oci::`, `output::`, `terminal::`, `bad_input::`), and neither is a test of many rounds (`soak`) or of many
+/// boots that another has the parts of.
 ///
 /// A test that a host like that is needed for goes where a line below finds it: `smoke_` in its name, or one of these
 /// programs and modules.
@@ -25,10 +26,10 @@ pub(super) const NESTED: &[&str] = &[
     "binary_id(vc-container::vm_vfio)",
     // The processes that an owner leaves have other helpers here: no daemon for vsock.
     "binary_id(vc-container::vm_recover)",
-    "binary_id(vc-container::vm_faults)",
+    "binary_id(vc-container::vm_faults) - test(every_call_about_a_container)",
     // `vc` itself: KVM chosen and refused, root file systems and volumes from what the host's kernel has, and machines
     // that die. Not one that is emulated within what is emulated, which takes minutes.
-    "binary_id(vc-cli::vm) & test(/^(kvm|host_disks|rootfs|volumes)::/) - test(a_container_of_tcg)",
+    "binary_id(vc-cli::vm) & test(/^(kvm|host_disks|rootfs|volumes)::/) - test(a_container_of_tcg) - test(a_directory_and_a_disk)",
     "binary_id(vc-cli::vm) & test(/^death::the_death_of/)",
     "binary_id(vc-cli::vm) & test(=oci::a_whole_life_as_a_monitor_sees_it)",
     // Mounts and loop devices, of a kernel without statmount and listmount.
