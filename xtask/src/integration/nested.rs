@@ -60,6 +60,7 @@ const MOST_HOSTS: usize = 4;
 /// Runs the plan in nested hosts, one for each processor.
 pub(super) fn run(workspace: &Workspace, plan: &Plan) -> Result<Report> {
     let (_lock, directory) = place(workspace)?;
+    let daemon = &share::program(workspace)?;
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let mut hosts = Vec::new();
     for (number, tests) in (1..).zip(deal(&plan.tests, processors.min(MOST_HOSTS))) {
@@ -71,7 +72,7 @@ pub(super) fn run(workspace: &Workspace, plan: &Plan) -> Result<Report> {
     println!("nested hosts: booting {} under emulation, for {} tests", hosts.len(), plan.tests.len());
     let mut report = Report::default();
     thread::scope(|scope| {
-        let run = |host| scope.spawn(move || run_one(workspace, plan, host));
+        let run = |host| scope.spawn(move || run_one(daemon, plan, host));
         let running: Vec<_> = hosts.iter().map(run).collect();
         running.into_iter().try_for_each(|host| {
             report.append(host.join().map_err(|_| anyhow!("what watches a nested host panicked"))??);
@@ -98,14 +99,14 @@ fn deal(tests: &[Test], hosts: usize) -> Vec<Vec<Test>> {
 /// Runs the tests of one host. A test that takes its host along twice fails, and the next ones get another. Once says nothing
 /// of the test: the host's own kernel gets stuck now and then (a soft lockup of the processor that QEMU's KVM machine runs
 /// on, seen in one of two runs of the same tests under QEMU 7.2, with two processors).
-fn run_one(workspace: &Workspace, plan: &Plan, host: &Host) -> Result<Report> {
+fn run_one(daemon: &Path, plan: &Plan, host: &Host) -> Result<Report> {
     let Host { name, directory, image, tests } = host;
     let mut report = Report::default();
     let mut left = tests.as_slice();
     let mut tried_with = None;
     while !left.is_empty() {
         plan.part(left).write(&directory.join(PLAN))?;
-        let share = Share::start(workspace, directory)?;
+        let share = Share::start(daemon, directory)?;
         let begun = Instant::now();
         let Run { outcomes, fault, is_up } = machine::run(image, &share, directory, (name, left))?;
         let ended = outcomes.len();

@@ -31,9 +31,8 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Starts a daemon for `/` with its socket in `directory`.
-    pub(super) fn start(workspace: &Workspace, directory: &Path) -> Result<Self> {
-        let program = program(workspace)?;
+    /// Starts the daemon for `/` with its socket in `directory`.
+    pub(super) fn start(program: &Path, directory: &Path) -> Result<Self> {
         let socket = directory.join("virtiofs.sock");
         // Of the host before, if there was one.
         if socket.exists() {
@@ -43,7 +42,7 @@ impl Share {
         argument.push(&socket);
         let is_root = rustix::process::geteuid().is_root();
         let sandbox = if is_root { "sandbox=chroot" } else { "sandbox=none" };
-        let mut command = process::bound(&program);
+        let mut command = process::bound(program);
         command.arg(argument).args(["-o", "source=/", "-o", "cache=always", "-o", sandbox]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let daemon = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
@@ -66,7 +65,8 @@ impl Drop for Share {
     }
 }
 
-fn program(workspace: &Workspace) -> Result<PathBuf> {
+/// The daemon, which is installed if it is missing.
+pub(super) fn program(workspace: &Workspace) -> Result<PathBuf> {
     let of_qemu = Path::new(OF_QEMU);
     if rustix::process::geteuid().is_root() && of_qemu.exists() && workspace.find(VIRTIOFSD.name()).is_none()
     {
