@@ -18,7 +18,7 @@ pub(super) const NESTED: &[&str] = &[
     "binary_id(vc-qemu::vm)",
     "binary_id(vc-qemu::vm_life)",
     // The agent's obligations by the kernel's vsock, and lives of containers.
-    "binary_id(vc-container::vm)",
+    "binary_id(vc-container::vm) - test(32_and_128_layers)",
     // Growing and giving back, which only KVM does to the full.
     "binary_id(vc-container::vm_size)",
     // Each kind of device, and those of the host.
@@ -29,7 +29,8 @@ pub(super) const NESTED: &[&str] = &[
     "binary_id(vc-container::vm_faults) - test(every_call_about_a_container)",
     // `vc` itself: KVM chosen and refused, root file systems and volumes from what the host's kernel has, and machines
     // that die. Not one that is emulated within what is emulated, which takes minutes.
-    "binary_id(vc-cli::vm) & test(/^(kvm|host_disks|rootfs|volumes)::/) - test(a_container_of_tcg) - test(a_directory_and_a_disk)",
+    "binary_id(vc-cli::vm) & test(/^(kvm|host_disks|rootfs)::/) - test(a_container_of_tcg)",
+    "binary_id(vc-cli::vm) & test(/^volumes::(every_kind|a_layer_that_was_tampered_with)/)",
     "binary_id(vc-cli::vm) & test(/^death::the_death_of/)",
     "binary_id(vc-cli::vm) & test(=oci::a_whole_life_as_a_monitor_sees_it)",
     // Mounts and loop devices, of a kernel without statmount and listmount.
