@@ -10,11 +10,13 @@ mod report;
 mod runner;
 mod suite;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use lexopt::prelude::*;
 
 use crate::apt;
@@ -25,6 +27,7 @@ use crate::tools::{self, CARGO_NEXTEST, TEST_PACKAGES, VM_PACKAGES, VSOCK_DAEMON
 use crate::workspace::Workspace;
 use host::Facts;
 use plan::Plan;
+use runner::UP;
 
 /// The tests that the smoke part of `cargo xtask test` runs have this in their names.
 const SMOKE: &str = "smoke_";
@@ -97,8 +100,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     let facts = Facts::gather();
     let host = options.host.unwrap_or(if facts.has_kvm() { Host::Local } else { Host::Nested });
-    let image = prepare(&workspace)?;
-    let mut plan = Plan::whole(&workspace)?;
+    prepare(&workspace, host)?;
+    // Together, since neither waits for the other and much of the guest's is one long link, of one processor.
+    let (image, plan) = thread::scope(|scope| {
+        let image = scope.spawn(|| image(&workspace));
+        let plan = Plan::whole(&workspace);
+        (image.join(), plan)
+    });
+    let image = image.map_err(|_| anyhow!("what builds the guest image panicked"))??;
+    let mut plan = plan?;
     match (&options.filter, host) {
         (Some(part), _) => plan.keep(part)?,
         (None, Host::Nested) => plan.keep_for_nested(&workspace)?,
@@ -134,23 +144,32 @@ pub(crate) fn smoke(workspace: &Workspace) -> Result<Count> {
     Ok(report.count())
 }
 
-/// The inside of the nested host: runs the plan that the outside made, which reads what this writes.
+/// The inside of a nested host: runs those tests of the plan that the outside asks for, which reads what this writes.
 pub(crate) fn inside(plan: &Path) -> Result<ExitCode> {
     let mut plan = Plan::read(plan)?;
     passthrough::take_the_nested_hosts(&mut plan)?;
-    println!("{}", if plan.is_first { Facts::gather().to_string() } else { "nested host: up".to_owned() });
-    runner::run(&plan)?;
+    if plan.tells_the_host {
+        println!("{}", Facts::gather());
+    }
+    println!("{UP}");
+    runner::serve(&plan, io::stdin().lock())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Installs and builds what the tests need; an image that `VC_GUEST` names is taken as it is.
-fn prepare(workspace: &Workspace) -> Result<PathBuf> {
+/// Installs what the tests need. The kernel of a nested host serves vsock.
+fn prepare(workspace: &Workspace, host: Host) -> Result<()> {
     apt::install(&VM_PACKAGES)?;
     apt::install(&TEST_PACKAGES)?;
     seccomp::ensure(workspace)?;
-    for tool in [CARGO_NEXTEST, VSOCK_DAEMON] {
-        tools::ensure(workspace, tool)?;
+    tools::ensure(workspace, CARGO_NEXTEST)?;
+    match host {
+        Host::Local => tools::ensure(workspace, VSOCK_DAEMON),
+        Host::Nested => Ok(()),
     }
+}
+
+/// Builds the guest image; one that `VC_GUEST` names is taken as it is.
+fn image(workspace: &Workspace) -> Result<PathBuf> {
     match std::env::var_os("VC_GUEST") {
         Some(image) => std::path::absolute(image).context("VC_GUEST is no path"),
         None => guest::build(workspace, &guest::Options::default()).context("cannot build the guest image"),

@@ -4,21 +4,21 @@
 //! in it with `accel=kvm`; the emulated IOMMU is Intel's, the one for which Debian's cloud kernel has a driver.
 
 mod machine;
+mod queue;
 mod share;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::plan::{Plan, Test};
-use super::report::{Outcome, Report, title};
+use super::plan::Plan;
+use super::report::Report;
 use crate::guest::{self, HostImage};
 use crate::workspace::Workspace;
-use machine::Run;
+use queue::Queue;
 use share::Share;
 
 /// The file with the tests of a host.
@@ -57,76 +57,52 @@ const MODULES: [&str; 22] = [
 /// The most hosts at a time: each takes some 2 GiB of memory.
 const MOST_HOSTS: usize = 4;
 
-/// Runs the plan in nested hosts, one for each processor.
+/// Runs the plan in nested hosts, one for each processor, which take its tests from one queue.
 pub(super) fn run(workspace: &Workspace, plan: &Plan) -> Result<Report> {
     let (_lock, directory) = place(workspace)?;
     let daemon = &share::program(workspace)?;
     let processors = thread::available_parallelism().map_or(1, usize::from);
+    let number = processors.min(MOST_HOSTS).min(plan.tests.len());
     let mut hosts = Vec::new();
-    for (number, tests) in (1..).zip(deal(&plan.tests, processors.min(MOST_HOSTS))) {
+    for number in 1..=number {
         let directory = directory.join(format!("{number}"));
         fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        plan.write(&directory.join(PLAN), number == 1)?;
         let image = build(workspace, &directory)?;
-        hosts.push(Host { name: format!("host {number}"), directory, image, tests });
+        hosts.push(Host { name: format!("host {number}"), directory, image });
     }
-    println!("nested hosts: booting {} under emulation, for {} tests", hosts.len(), plan.tests.len());
-    let mut report = Report::default();
+    println!("nested hosts: booting {number} under emulation, for {} tests", plan.tests.len());
+    let queue = &Queue::new(&plan.tests);
     thread::scope(|scope| {
-        let run = |host| scope.spawn(move || run_one(daemon, plan, host));
-        let running: Vec<_> = hosts.iter().map(run).collect();
-        running.into_iter().try_for_each(|host| {
-            report.append(host.join().map_err(|_| anyhow!("what watches a nested host panicked"))??);
-            Ok(())
-        })
-    })
-    .map(|()| report)
+        for host in &hosts {
+            scope.spawn(move || {
+                if let Err(error) = run_one(daemon, host, queue) {
+                    println!("{}: {error:#}", host.name);
+                }
+            });
+        }
+    });
+    Ok(queue.report())
 }
 
-/// A host to be, and what it runs.
+/// A host to be.
 struct Host {
     name: String,
     directory: PathBuf,
     image: PathBuf,
-    tests: Vec<Test>,
 }
 
-/// Deals the tests out in turn: those that take long are next to each other.
-fn deal(tests: &[Test], hosts: usize) -> Vec<Vec<Test>> {
-    let hosts = hosts.min(tests.len());
-    (0..hosts).map(|first| tests.iter().skip(first).step_by(hosts).cloned().collect()).collect()
-}
-
-/// Runs the tests of one host. A test that takes its host along twice fails, and the next ones get another. Once says nothing
-/// of the test: the host's own kernel gets stuck now and then (a soft lockup of the processor that QEMU's KVM machine runs
-/// on, seen in one of two runs of the same tests under QEMU 7.2, with two processors).
-fn run_one(daemon: &Path, plan: &Plan, host: &Host) -> Result<Report> {
-    let Host { name, directory, image, tests } = host;
-    let mut report = Report::default();
-    let mut left = tests.as_slice();
-    let mut tried_with = None;
-    while !left.is_empty() {
-        plan.part(left).write(&directory.join(PLAN))?;
+/// Runs tests in one host after another until none waits. Others go on without a host that does not come up.
+fn run_one(daemon: &Path, host: &Host, queue: &Queue<'_>) -> Result<()> {
+    let Host { name, directory, image } = host;
+    while !queue.is_empty() {
         let share = Share::start(daemon, directory)?;
-        let begun = Instant::now();
-        let Run { outcomes, fault, is_up } = machine::run(image, &share, directory, (name, left))?;
-        let ended = outcomes.len();
-        for (test, (outcome, took)) in left.iter().zip(outcomes) {
-            report.add(test, outcome, took);
-        }
-        left = &left[ended..];
-        if let (Some(fault), Some((test, others))) = (fault, left.split_first()) {
+        if let Err(fault) = machine::run(image, &share, directory, (name, queue))? {
             println!("{name}: {fault}");
-            ensure!(is_up || !report.is_empty(), "{name} does not come up");
-            if tried_with.replace(left.len()) != Some(left.len()) {
-                println!("{name}: it ended, or stood still; {} is tried once more in another", title(test));
-                continue;
-            }
-            let why = "the nested host ended twice, or stood still; its last words are above".to_owned();
-            report.add(test, Outcome::Failed(why), begun.elapsed());
-            left = others;
+            ensure!(fault.is_up, "it does not come up");
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 /// A directory for the machine's files, below the target directory and for one run at a time. It stays, so that nobody has
@@ -163,24 +139,6 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tests_are_dealt_out_in_turn_and_no_host_is_without() {
-        let test = |name: &str| Test {
-            suite: "a::vm".into(),
-            name: name.into(),
-            program: "".into(),
-            directory: "".into(),
-        };
-        let tests = ["one", "two", "three"].map(test);
-        let names = |hosts| -> Vec<Vec<String>> {
-            let dealt = deal(&tests, hosts);
-            dealt.into_iter().map(|tests| tests.into_iter().map(|test| test.name).collect()).collect()
-        };
-        assert_eq!(names(1), [vec!["one", "two", "three"]]);
-        assert_eq!(names(2), [vec!["one", "three"], vec!["two"]]);
-        assert_eq!(names(4), [["one"], ["two"], ["three"]]);
-    }
 
     #[test]
     fn a_path_with_a_quote_survives_the_shell() {

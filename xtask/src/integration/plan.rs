@@ -31,8 +31,8 @@ pub(super) struct Plan {
     pub(super) variables: BTreeMap<String, String>,
     /// How many tests of each program are left out by rule.
     pub(super) left_out: BTreeMap<String, usize>,
-    /// Whether it is the first of its run, which tells what the host can do.
-    pub(super) is_first: bool,
+    /// Whether its runner tells what the host can do.
+    pub(super) tells_the_host: bool,
 }
 
 impl Plan {
@@ -62,22 +62,16 @@ impl Plan {
         Ok(())
     }
 
-    /// A plan for some of its tests, of which that with the first one is the first.
-    pub(super) fn part(&self, tests: &[Test]) -> Self {
-        let is_first = tests.first() == self.tests.first();
-        Self { tests: tests.to_vec(), variables: self.variables.clone(), is_first, ..Self::default() }
-    }
-
     /// Sets a variable for all tests.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Writes the plan for a runner on another host with the same files.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
+    /// Writes the plan for a runner on another host with the same files, which tells what that host can do or does not.
+    pub(super) fn write(&self, path: &Path, tells_the_host: bool) -> Result<()> {
         let test = |test: &Test| json!({ "suite": test.suite, "name": test.name, "program": test.program, "directory": test.directory });
         let tests: Vec<Value> = self.tests.iter().map(test).collect();
-        let text = json!({ "tests": tests, "variables": self.variables, "is_first": self.is_first });
+        let text = json!({ "tests": tests, "variables": self.variables, "tells_the_host": tells_the_host });
         let text = text.to_string();
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
@@ -114,7 +108,7 @@ fn parse(value: &Value) -> Option<Plan> {
     let variables = value["variables"].as_object()?.iter();
     let variables =
         variables.map(|(name, value)| Some((name.clone(), text(value)?))).collect::<Option<_>>()?;
-    Some(Plan { tests, variables, is_first: value["is_first"].as_bool()?, ..Plan::default() })
+    Some(Plan { tests, variables, tells_the_host: value["tells_the_host"].as_bool()?, ..Plan::default() })
 }
 
 /// The selected tests in the output of `cargo nextest list --message-format json`.
@@ -164,8 +158,9 @@ mod tests_of_the_plan {
         let mut plan = Plan { tests: tests(&list()).unwrap(), ..Plan::default() };
         plan.set("VC_ACCEL", "kvm");
         let file = tempfile::NamedTempFile::new().unwrap();
-        plan.write(file.path()).unwrap();
+        plan.write(file.path(), true).unwrap();
         let read = Plan::read(file.path()).unwrap();
         assert_eq!((read.tests, read.variables), (plan.tests, plan.variables));
+        assert!(read.tells_the_host);
     }
 }

@@ -31,11 +31,6 @@ impl Report {
         self.rows.push((test.clone(), outcome, took));
     }
 
-    /// Adds the outcomes of another run.
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.rows.append(&mut other.rows);
-    }
-
     /// Whether no test has passed or failed.
     pub(super) fn is_empty(&self) -> bool {
         self.count() == Count::default()

@@ -1,7 +1,7 @@
-//! Runs a plan on the host that this program runs on: each test in a process of its own, one after the other.
+//! Runs tests of a plan on the host that this program runs on: each in a process of its own, one after the other.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -17,20 +17,41 @@ use crate::process;
 /// The longest that a test may take: several times what the slowest takes where machines start slowest.
 pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Runs the tests; writes a line about each, and before that what a failed one wrote.
+/// The line of a runner that waits for its first number.
+pub(super) const UP: &str = "nested host: up";
+
+/// Runs all tests; writes a line about each, and before that what a failed one wrote.
 pub(super) fn run(plan: &Plan) -> Result<Report> {
     let mut report = Report::default();
     for (number, test) in (1..).zip(&plan.tests) {
-        let begun = Instant::now();
-        let (outcome, output) = run_test(test, plan)?;
-        let took = begun.elapsed();
-        if let Outcome::Failed(_) = &outcome {
-            println!("what {} wrote:\n{output}", title(test));
-        }
-        println!("{}", line((number, plan.tests.len()), test, &outcome, took));
+        let (outcome, took) = run_and_tell(plan, (number, test))?;
         report.add(test, outcome, took);
     }
     Ok(report)
+}
+
+/// Runs the tests whose numbers are asked for, a line for each, until no more come; writes what [`run`] does.
+pub(super) fn serve(plan: &Plan, numbers: impl BufRead) -> Result<()> {
+    for number in numbers.lines() {
+        let number = number.context("cannot read which test is next")?;
+        let test = number
+            .parse()
+            .ok()
+            .and_then(|number: usize| Some((number, plan.tests.get(number.checked_sub(1)?)?)));
+        run_and_tell(plan, test.with_context(|| format!("there is no test {number:?}"))?)?;
+    }
+    Ok(())
+}
+
+fn run_and_tell(plan: &Plan, (number, test): (usize, &Test)) -> Result<(Outcome, Duration)> {
+    let begun = Instant::now();
+    let (outcome, output) = run_test(test, plan)?;
+    let took = begun.elapsed();
+    if let Outcome::Failed(_) = &outcome {
+        println!("what {} wrote:\n{output}", title(test));
+    }
+    println!("{}", line((number, plan.tests.len()), test, &outcome, took));
+    Ok((outcome, took))
 }
 
 /// Runs one test; returns what it wrote with it.
@@ -101,6 +122,16 @@ mod tests {
     #[test]
     fn this_one_is_skipped_by_its_own_words() {
         println!("skipped: for the test below");
+    }
+
+    #[test]
+    fn a_number_without_a_test_is_named() {
+        for number in ["0", "2", "", "one"] {
+            let plan = Plan { tests: vec![test("no_such_test")], ..Plan::default() };
+            let error = serve(&plan, format!("{number}\n").as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), format!("there is no test {number:?}"));
+        }
+        serve(&Plan::default(), &b""[..]).unwrap();
     }
 
     #[test]

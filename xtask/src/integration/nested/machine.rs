@@ -1,18 +1,20 @@
 //! The machine of the nested host: what it is made of, and its run.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::queue::Queue;
 use super::share::Share;
 use crate::integration::plan::Test;
 use crate::integration::report::{Outcome, read_line};
-use crate::integration::runner;
+use crate::integration::runner::{self, UP};
 use crate::process;
 
 /// Enough for a machine of a test next to the layers that it is made of, which are in memory too.
@@ -24,36 +26,40 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// From one line of the runner to the next: it ends a test that takes too long, unless the whole host stands still.
 const LINE_DEADLINE: Duration = runner::DEADLINE.saturating_add(Duration::from_secs(60));
 
-/// What a nested host made of its tests.
+/// How a nested host failed before the tests were through.
 #[derive(Debug)]
-pub(super) struct Run {
-    /// The outcomes of the first tests, of all of them unless there is a fault.
-    pub(super) outcomes: Vec<(Outcome, Duration)>,
-    /// How the host failed before its tests were through.
-    pub(super) fault: Option<String>,
-    /// Whether it came so far as to write a line.
+pub(super) struct Fault {
+    what: String,
+    last_words: String,
+    /// Whether its runner was ready.
     pub(super) is_up: bool,
 }
 
-/// Boots `image`, shows what its runner writes, and reads from that what became of the tests.
+impl Display for Fault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.what, self.last_words)
+    }
+}
+
+/// Boots `image`, and has its runner run tests of the queue until none waits; shows what it writes.
 pub(super) fn run(
     image: &Path,
     share: &Share,
     directory: &Path,
-    (name, tests): (&str, &[Test]),
-) -> Result<Run> {
+    (name, queue): (&str, &Queue<'_>),
+) -> Result<Result<(), Fault>> {
     let console = directory.join("console");
     let mut command = process::bound("qemu-system-x86_64");
     processor(&mut command);
     boot(&mut command, image, &console);
     files(&mut command, share);
     devices(&mut command, directory)?;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(directory.join("stderr"))?);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(directory.join("stderr"))?);
     let mut machine = Ended(command.spawn().context("cannot start QEMU")?);
+    let input = machine.0.stdin.take().context("QEMU has no input")?;
     let output = machine.0.stdout.take().context("QEMU has no output")?;
-    let mut run = follow(&lines(output), (name, tests));
-    run.fault = run.fault.map(|fault| format!("{fault}\n{}", last_words(directory)));
-    Ok(run)
+    let ended = converse(Runner { name, lines: lines(output), input }, queue);
+    Ok(ended.map_err(|(what, is_up)| Fault { what, last_words: last_words(directory), is_up }))
 }
 
 /// The lines that somebody writes, as they come.
@@ -70,28 +76,55 @@ fn lines(output: ChildStdout) -> Receiver<String> {
     lines
 }
 
-/// Shows the lines of a runner, and gathers the outcomes until all are there or the host has failed.
-fn follow(lines: &Receiver<String>, (name, tests): (&str, &[Test])) -> Run {
-    let mut run = Run { outcomes: Vec::new(), fault: None, is_up: false };
-    while let Some(test) = tests.get(run.outcomes.len()) {
-        let patience = if run.is_up { LINE_DEADLINE } else { BOOT_DEADLINE };
-        match lines.recv_timeout(patience) {
-            Ok(line) => {
-                println!("{name}: {line}");
-                run.is_up = true;
-                run.outcomes.extend(read_line(&line, (run.outcomes.len() + 1, tests.len()), test));
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                run.fault = Some("it ended before its tests did".to_owned());
-                break;
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                run.fault = Some(format!("it wrote nothing for {} s", patience.as_secs()));
-                break;
+/// Has a runner run tests of the queue until none waits. An error is what went wrong, and whether the host was up.
+fn converse(mut runner: Runner<'_, impl Write>, queue: &Queue<'_>) -> Result<(), (String, bool)> {
+    runner.hear_that_it_is_up().map_err(|what| (what, false))?;
+    while let Some(turn) = queue.take() {
+        let begun = Instant::now();
+        match runner.run(queue.test(&turn), (turn.number, queue.tests().len())) {
+            Ok((outcome, took)) => queue.end(&turn, outcome, took),
+            Err(what) => {
+                queue.lose(turn, begun.elapsed());
+                return Err((what, true));
             }
         }
     }
-    run
+    Ok(())
+}
+
+/// The runner in a host of this name.
+struct Runner<'a, W> {
+    name: &'a str,
+    lines: Receiver<String>,
+    input: W,
+}
+
+impl<W: Write> Runner<'_, W> {
+    fn hear_that_it_is_up(&self) -> Result<(), String> {
+        while self.hear(BOOT_DEADLINE)? != UP {}
+        Ok(())
+    }
+
+    /// Asks for a test, and hears how it ended.
+    fn run(&mut self, test: &Test, place: (usize, usize)) -> Result<(Outcome, Duration), String> {
+        // When it cannot be told, it has ended: the next line says so.
+        let _ = writeln!(self.input, "{}", place.0);
+        loop {
+            if let Some(ended) = read_line(&self.hear(LINE_DEADLINE)?, place, test) {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// The next line, which is shown.
+    fn hear(&self, patience: Duration) -> Result<String, String> {
+        let line = self.lines.recv_timeout(patience).map_err(|error| match error {
+            RecvTimeoutError::Disconnected => "it ended before its tests did".to_owned(),
+            RecvTimeoutError::Timeout => format!("it wrote nothing for {} s", patience.as_secs()),
+        })?;
+        println!("{}: {line}", self.name);
+        Ok(line)
+    }
 }
 
 /// A process that is ended when this is dropped.
@@ -124,10 +157,9 @@ fn boot(command: &mut Command, image: &Path, console: &Path) {
     let mut file = std::ffi::OsString::from("file:");
     file.push(console);
     command.arg("-serial").arg(file);
-    // The runner's output has a device of its own, so that no message of the kernel gets into a line. Not QEMU's `stdio`,
-    // which takes the end of the standard input for the end of both.
-    command.args(["-device", "virtio-serial-pci", "-chardev", "file,id=output,path=/dev/stdout"]);
-    command.args(["-device", "virtconsole,chardev=output"]);
+    // The runner has a device of its own, so that no message of the kernel gets into a line.
+    command.args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=runner,signal=off"]);
+    command.args(["-device", "virtconsole,chardev=runner"]);
 }
 
 fn files(command: &mut Command, share: &Share) {
@@ -185,31 +217,55 @@ fn last_words(directory: &Path) -> String {
 mod tests {
     use super::*;
     use crate::integration::report::line;
+    use crate::test::Count;
 
     #[test]
-    fn a_host_that_ends_early_leaves_the_outcomes_so_far() {
-        let test = |name: &str| Test {
-            suite: "a::vm".into(),
-            name: name.into(),
-            program: "".into(),
-            directory: "".into(),
-        };
+    fn a_runner_is_told_the_next_test_until_none_waits() {
         let tests = ["one", "two", "three"].map(test);
+        let queue = Queue::new(&tests);
         let (sender, lines) = channel();
         let took = Duration::from_secs(1);
-        sender.send("nested host: up".to_owned()).unwrap();
+        let failed = Outcome::Failed("exit status: 1".into());
+        sender.send("this host".to_owned()).unwrap();
+        sender.send(UP.to_owned()).unwrap();
         sender.send(line((1, 3), &tests[0], &Outcome::Passed, took)).unwrap();
         sender.send("[2/3] passed something else (1.0 s)".to_owned()).unwrap();
-        drop(sender);
-        let run = follow(&lines, ("host 1", &tests));
-        assert_eq!(run.outcomes, [(Outcome::Passed, took)]);
-        assert_eq!(run.fault.as_deref(), Some("it ended before its tests did"));
-        assert!(run.is_up);
+        sender.send(line((2, 3), &tests[1], &failed, took)).unwrap();
+        sender.send(line((3, 3), &tests[2], &Outcome::Passed, took)).unwrap();
+        let mut input = Vec::new();
+        converse(Runner { name: "host 1", lines, input: &mut input }, &queue).unwrap();
+        assert_eq!(input, b"1\n2\n3\n");
+        assert_eq!(queue.report().count(), Count { passed: 2, failed: 1 });
+    }
 
-        let (sender, lines) = channel();
-        sender.send(line((1, 1), &tests[0], &Outcome::Failed("exit status: 1".into()), took)).unwrap();
-        let run = follow(&lines, ("host 1", &tests[..1]));
-        assert_eq!(run.outcomes, [(Outcome::Failed("exit status: 1".into()), took)]);
-        assert_eq!(run.fault, None, "whether it goes on or not");
+    #[test]
+    fn a_host_that_ends_early_leaves_the_others_to_the_next() {
+        let tests = ["one", "two"].map(test);
+        let queue = Queue::new(&tests);
+        let host = |said: &[String]| {
+            let (sender, lines) = channel();
+            said.iter().for_each(|line| sender.send(line.clone()).unwrap());
+            drop(sender);
+            let mut input = Vec::new();
+            let runner = Runner { name: "host 1", lines, input: &mut input };
+            let (what, is_up) = converse(runner, &queue).unwrap_err();
+            assert_eq!(what, "it ended before its tests did");
+            (is_up, String::from_utf8(input).unwrap())
+        };
+        assert_eq!(
+            host(&["an error".to_owned()]),
+            (false, String::new()),
+            "a test that it was not given is not to blame"
+        );
+        let took = Duration::from_secs(1);
+        let passed = line((1, 2), &tests[0], &Outcome::Passed, took);
+        assert_eq!(host(&[UP.to_owned(), passed]), (true, "1\n2\n".to_owned()));
+        assert_eq!(host(&[UP.to_owned()]), (true, "2\n".to_owned()), "once more");
+        assert!(queue.is_empty(), "but not again");
+        assert_eq!(queue.report().count(), Count { passed: 1, failed: 1 });
+    }
+
+    fn test(name: &str) -> Test {
+        Test { suite: "a::vm".into(), name: name.into(), program: "".into(), directory: "".into() }
     }
 }
