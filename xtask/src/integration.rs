@@ -13,10 +13,9 @@ mod suite;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
 use crate::apt;
@@ -100,15 +99,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     let facts = Facts::gather();
     let host = options.host.unwrap_or(if facts.has_kvm() { Host::Local } else { Host::Nested });
-    prepare(&workspace, host)?;
-    // Together, since neither waits for the other and much of the guest's is one long link, of one processor.
-    let (image, plan) = thread::scope(|scope| {
-        let image = scope.spawn(|| image(&workspace));
-        let plan = Plan::whole(&workspace);
-        (image.join(), plan)
-    });
-    let image = image.map_err(|_| anyhow!("what builds the guest image panicked"))??;
-    let mut plan = plan?;
+    let image = prepare(&workspace, host)?;
+    let mut plan = Plan::whole(&workspace)?;
     match (&options.filter, host) {
         (Some(part), _) => plan.keep(part)?,
         (None, Host::Nested) => plan.keep_for_nested(&workspace)?,
@@ -156,20 +148,16 @@ pub(crate) fn inside(plan: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Installs what the tests need. The kernel of a nested host serves vsock.
-fn prepare(workspace: &Workspace, host: Host) -> Result<()> {
+/// Installs and builds what the tests need; an image that `VC_GUEST` names is taken as it is.
+fn prepare(workspace: &Workspace, host: Host) -> Result<PathBuf> {
     apt::install(&VM_PACKAGES)?;
     apt::install(&TEST_PACKAGES)?;
     seccomp::ensure(workspace)?;
     tools::ensure(workspace, CARGO_NEXTEST)?;
-    match host {
-        Host::Local => tools::ensure(workspace, VSOCK_DAEMON),
-        Host::Nested => Ok(()),
+    // The kernel of a nested host serves vsock.
+    if host == Host::Local {
+        tools::ensure(workspace, VSOCK_DAEMON)?;
     }
-}
-
-/// Builds the guest image; one that `VC_GUEST` names is taken as it is.
-fn image(workspace: &Workspace) -> Result<PathBuf> {
     match std::env::var_os("VC_GUEST") {
         Some(image) => std::path::absolute(image).context("VC_GUEST is no path"),
         None => guest::build(workspace, &guest::Options::default()).context("cannot build the guest image"),
