@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::stdio::{stderr, stdin, stdout};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use vc_agent::{AgentError, Signal};
@@ -39,7 +39,13 @@ pub(crate) struct Streams {
 /// The command's outputs on their way here.
 pub(crate) struct Output {
     pumps: Vec<JoinHandle<Result<(), Failure>>>,
-    input: Option<JoinHandle<()>>,
+    input: Option<Input>,
+}
+
+/// The command's input on its way there.
+struct Input {
+    pump: JoinHandle<()>,
+    stop: Option<Arc<OwnedFd>>,
 }
 
 impl Streams {
@@ -60,9 +66,9 @@ impl Streams {
         if let Some(errors) = self.errors {
             pumps.push(pump(Stream::Stderr, errors));
         }
-        let feed = |input| tokio::spawn(pump_in(process.clone(), input, self.terminal));
         // A terminal that nobody types at stays open.
-        let input = (self.input.is_some() || !self.terminal).then(|| feed(self.input));
+        let feeds = self.input.is_some() || !self.terminal;
+        let input = feeds.then(|| Input::pump(process.clone(), self.input, self.terminal));
         Output { pumps, input }
     }
 }
@@ -81,9 +87,44 @@ impl Drop for Output {
     /// Ends the input, which may be waited for in vain for ever. Not with the outputs: a command may
     /// close those and read on.
     fn drop(&mut self) {
-        if let Some(input) = &self.input {
-            input.abort();
+        if let Some(Input { pump, stop }) = &self.input {
+            pump.abort();
+            // The thread that waits is not aborted, and would take from a terminal what is typed for others then.
+            if let Some(stop) = stop {
+                // There is room for one.
+                let _ = rustix::io::write(stop, &1_u64.to_ne_bytes());
+            }
         }
+    }
+}
+
+impl Input {
+    fn pump(process: Process, input: Option<OwnedFd>, terminal: bool) -> Self {
+        // Without one, when too many files are open, a thread that waits does so until something comes.
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok().map(Arc::new);
+        let input = input.map(|input| Source { input: input.into(), stop: stop.clone() });
+        Self { pump: tokio::spawn(pump_in(process, input, terminal)), stop }
+    }
+}
+
+/// What is read until it ends, or until an eventfd(2) says that reading is to end.
+#[derive(Clone)]
+struct Source {
+    input: Arc<OwnedFd>,
+    stop: Option<Arc<OwnedFd>>,
+}
+
+impl Source {
+    /// Waits for what comes next; nothing at the end.
+    fn read(&self) -> io::Result<Vec<u8>> {
+        if let Some(stop) = &self.stop {
+            let mut both = [PollFd::new(&self.input, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+            retry_on_intr(|| poll(&mut both, None))?;
+            if !both[1].revents().is_empty() {
+                return Ok(Vec::new());
+            }
+        }
+        read_some(self.input.as_fd())
     }
 }
 
@@ -122,7 +163,7 @@ async fn discard(process: &Process, stream: Stream) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn pump_in(process: Process, input: Option<OwnedFd>, terminal: bool) {
+async fn pump_in(process: Process, input: Option<Source>, terminal: bool) {
     match feed(&process, input, terminal).await {
         Ok(()) => {}
         // It reads no more, or has ended: what is left was not for it.
@@ -131,9 +172,9 @@ async fn pump_in(process: Process, input: Option<OwnedFd>, terminal: bool) {
     }
 }
 
-async fn feed(process: &Process, input: Option<OwnedFd>, terminal: bool) -> Result<(), OperationError> {
+async fn feed(process: &Process, input: Option<Source>, terminal: bool) -> Result<(), OperationError> {
     if let Some(input) = input {
-        pass_input(process, Arc::new(input)).await?;
+        pass_input(process, input).await?;
     }
     if terminal {
         // Nothing else ends the input of a terminal, which is an output as well.
@@ -142,10 +183,10 @@ async fn feed(process: &Process, input: Option<OwnedFd>, terminal: bool) -> Resu
     process.close_stdin().await
 }
 
-async fn pass_input(process: &Process, input: Arc<OwnedFd>) -> Result<(), OperationError> {
+async fn pass_input(process: &Process, input: Source) -> Result<(), OperationError> {
     loop {
         let from = input.clone();
-        let data = blocking(move || read_some(from.as_fd())).await.unwrap_or_else(|error| {
+        let data = blocking(move || from.read()).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the standard input cannot be read to its end");
             Vec::new()
         });
@@ -203,5 +244,28 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags, error: Errno) -> io::Result<()> {
             Err(error) => Err(error.into()),
         },
         other => Err(other.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn a_wait_for_input_ends_when_it_is_to_and_takes_nothing() {
+        let (mut input, mut typed) = io::pipe().unwrap();
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        let source = Source { input: Arc::new(input.try_clone().unwrap().into()), stop: Some(stop.clone()) };
+        typed.write_all(b"one").unwrap();
+        assert_eq!(source.read().unwrap(), b"one");
+        let waiting = std::thread::spawn(move || source.read().unwrap());
+        rustix::io::write(&stop, &1_u64.to_ne_bytes()).unwrap();
+        assert_eq!(waiting.join().unwrap(), b"");
+        typed.write_all(b"two").unwrap();
+        drop(typed);
+        let mut left = String::new();
+        input.read_to_string(&mut left).unwrap();
+        assert_eq!(left, "two", "for whoever reads next");
     }
 }

@@ -3,9 +3,8 @@
 //! The files are those of the kernel's `Documentation/admin-guide/cgroup-v2.rst`.
 
 use crate::resources::Limit;
-use crate::sys::watch_descriptor;
+use crate::sys::{signal_process, watch_descriptor};
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 use nix::unistd::Pid;
@@ -142,13 +141,13 @@ impl Cgroup {
         if self.0.exists() { self.write("cgroup.kill", "1") } else { Ok(()) }
     }
 
-    /// Sends `signal` to every process of the cgroup and of those below it.
-    pub fn signal_all(&self, signal: Signal) {
+    /// Sends the signal of this number to every process of the cgroup and of those below it.
+    pub fn signal_all(&self, signal: i32) {
         for directory in self.tree() {
             let pids = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
             for pid in pids.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
                 // Gone in the meantime is as good as signalled.
-                let _ = kill(Pid::from_raw(pid), signal);
+                let _ = signal_process(Pid::from_raw(pid), signal);
             }
         }
     }
@@ -168,7 +167,12 @@ impl Cgroup {
     pub async fn freeze(&self, frozen: bool, deadline: Deadline) -> Result<(), CgroupError> {
         self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
         let (event, name) = if frozen { ("frozen 1", "frozen") } else { ("frozen 0", "thawed") };
-        self.await_event(event, name, deadline).await
+        let done = self.await_event(event, name, deadline).await;
+        if frozen && done.is_err() {
+            // What does not stop in time is not to stop later, when nobody expects it any more. The first error counts.
+            let _ = self.write("cgroup.freeze", "0");
+        }
+        done
     }
 
     /// Removes the cgroup and those below it, which must be empty of processes.

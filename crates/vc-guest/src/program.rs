@@ -2,7 +2,6 @@
 
 use crate::reaper::{ExitStatus, Reaper, wait};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::process::{Command, Stdio};
@@ -44,7 +43,7 @@ pub(crate) async fn run(
     command.stdin(stdin).stdout(Stdio::from(stdout.try_clone()?)).stderr(Stdio::from(stderr.try_clone()?));
     let (pid, mut exit) = reaper.spawn(command, None)?;
     let Ok(status) = tokio::time::timeout(patience, wait(&mut exit)).await else {
-        let _ = reaper.signal(pid, Signal::SIGKILL);
+        let _ = reaper.signal(pid, libc::SIGKILL);
         return Err(ProgramError::Late(patience));
     };
     let written = |mut file: File| {

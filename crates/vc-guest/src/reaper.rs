@@ -9,7 +9,6 @@ use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -93,27 +92,25 @@ impl Reaper {
         sys::open_process(pid)
     }
 
-    /// Sends `signal` to `pid`, unless it has been collected.
+    /// Sends the signal of this number to `pid`, unless it has been collected.
     ///
     /// # Errors
     /// `ESRCH` when the process has ended; else the error of kill(2).
-    pub fn signal(&self, pid: Pid, signal: Signal) -> Result<(), Errno> {
+    pub fn signal(&self, pid: Pid, signal: i32) -> Result<(), Errno> {
         let children = self.lock();
         if !children.contains_key(&pid) {
             return Err(Errno::ESRCH);
         }
-        kill(pid, signal)
+        sys::signal_process(pid, signal)
     }
 
     fn collect(&self) {
         let mut children = self.lock();
         loop {
-            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                // Without WUNTRACED and WCONTINUED nothing else is reported.
-                Ok(_) | Err(Errno::EINTR) => continue,
+            let (pid, status) = match sys::collect_child() {
+                Ok(Some(ended)) => ended,
+                Ok(None) | Err(Errno::ECHILD) => return,
+                Err(Errno::EINTR) => continue,
                 Err(error) => {
                     tracing::error!(%error, "cannot wait for children");
                     return;
@@ -153,6 +150,20 @@ fn watch_child(children: &mut HashMap<Pid, watch::Sender<Option<ExitStatus>>>, p
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_real_time_signal_is_an_end_like_any_other() {
+        let reaper = Reaper::start().unwrap();
+        for script in ["kill -40 $$; sleep 60", "sleep 60"] {
+            let (pid, mut exit) = reaper.spawn(&mut shell(script), None).unwrap();
+            if !script.starts_with("kill") {
+                reaper.signal(pid, 64).unwrap();
+            }
+            let status = wait(&mut exit).await;
+            assert_eq!(status, if script.starts_with("kill") { 128 + 40 } else { 128 + 64 });
+            assert_eq!(reaper.signal(pid, 64), Err(Errno::ESRCH), "it is forgotten");
+        }
+    }
+
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(script);
@@ -170,9 +181,9 @@ mod tests {
         }
 
         let (pid, mut exit) = reaper.spawn(&mut shell("kill -STOP $$; exit 1"), None).unwrap();
-        reaper.signal(pid, Signal::SIGKILL).unwrap();
+        reaper.signal(pid, libc::SIGKILL).unwrap();
         assert_eq!(wait(&mut exit).await, 128 + 9);
-        assert_eq!(reaper.signal(pid, Signal::SIGKILL), Err(Errno::ESRCH));
+        assert_eq!(reaper.signal(pid, libc::SIGKILL), Err(Errno::ESRCH));
 
         // Many at once, and children that nobody waits for: all statuses arrive.
         let spawned: Vec<_> =

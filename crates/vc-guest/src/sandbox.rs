@@ -7,7 +7,6 @@ use crate::guest::{Guest, Sandbox};
 use crate::hooks;
 use crate::log::chain;
 use crate::reaper::wait;
-use nix::sys::signal::Signal;
 use oci_spec::runtime::Hooks;
 use std::path::Path;
 use std::time::Duration;
@@ -81,7 +80,7 @@ pub(crate) async fn destroy(guest: &Guest) -> Result<(), CallError> {
     }
     let sandbox = guest.sandbox().take().unwrap_or_default();
     if let Some((pid, mut exit)) = sandbox.pid_namespace
-        && guest.reaper().signal(pid, Signal::SIGKILL).is_ok()
+        && guest.reaper().signal(pid, libc::SIGKILL).is_ok()
     {
         wait(&mut exit).await;
     }

@@ -3,12 +3,14 @@
 //! The kernel's pipe is the only buffer. A process that writes faster than the host reads blocks; the
 //! agent holds no more than what one request asks for.
 
+use crate::reaper::{self, Exit};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::write;
 use rustix::buffer::spare_capacity;
 use rustix::io::{ioctl_fionread, read};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
@@ -82,13 +84,16 @@ impl Output {
         Ok(Self { file: non_blocking(descriptor, Interest::READABLE)?, drained: AtomicBool::new(false) })
     }
 
-    /// Appends the next bytes to `bytes`, at most `most`; none at the end of the stream. Room is made for
-    /// what is there, once it is there, and is not written to before: every byte is touched once.
+    /// Appends the next bytes to `bytes`, at most `most`; none at the end of the stream, which is where nothing is left in
+    /// it once `exit` tells that the process has ended: a child that it left behind may hold it open for ever, and conmon,
+    /// and Kata's agent, do not wait for that either. Room is made for what is there, once it is there, and is not written
+    /// to before: every byte is touched once.
     ///
     /// # Cancel safety
     /// Bytes are taken from the stream only by a call that returns them.
-    pub(crate) async fn read(&self, bytes: &mut Vec<u8>, most: usize) -> std::io::Result<()> {
-        let length = self.file.async_io(Interest::READABLE, |file| {
+    pub(crate) async fn read(&self, bytes: &mut Vec<u8>, most: usize, exit: &Exit) -> std::io::Result<()> {
+        let mut exit = exit.clone();
+        let mut take = |file: &OwnedFd| {
             let there = ioctl_fionread(file).ok().and_then(|length| usize::try_from(length).ok());
             let room = there.unwrap_or_default().max(LEAST_ROOM).min(most);
             // No more than that: who reads is not to be given more than was asked for.
@@ -98,8 +103,18 @@ impl Output {
                 Err(rustix::io::Errno::IO) => Ok(0),
                 result => Ok(result?),
             }
-        });
-        if length.await? == 0 {
+        };
+        let next = tokio::select! {
+            biased;
+            length = self.file.async_io(Interest::READABLE, &mut take) => Some(length),
+            _ = reaper::wait(&mut exit) => None,
+        };
+        // What it wrote last may have come in between.
+        let length = match next.unwrap_or_else(|| take(self.file.get_ref())) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            length => length?,
+        };
+        if length == 0 {
             self.drained.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -180,12 +195,35 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::io::Write;
+    use std::pin::pin;
     use std::sync::Arc;
+    use tokio::sync::watch;
 
     async fn next(output: &Output, most: usize) -> Vec<u8> {
+        let (_process, exit) = watch::channel(None);
         let mut bytes = Vec::new();
-        output.read(&mut bytes, most).await.unwrap();
+        output.read(&mut bytes, most, &exit).await.unwrap();
         bytes
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_process_and_not_with_what_that_left_behind() {
+        let (streams, [_, stdout, _held]) = Streams::pipes().unwrap();
+        let (process, exit) = watch::channel(None);
+        let mut stdout = File::from(stdout);
+        let mut bytes = Vec::new();
+        {
+            let mut reading = pin!(streams.stdout.read(&mut bytes, 100, &exit));
+            assert!(futures::poll!(&mut reading).is_pending(), "it runs, and has written nothing");
+            stdout.write_all(b"last words").unwrap();
+            process.send_replace(Some(0));
+            reading.await.unwrap();
+        }
+        assert_eq!(bytes, b"last words");
+        streams.stdout.read(&mut bytes, 100, &exit).await.unwrap();
+        streams.stderr.as_ref().unwrap().read(&mut bytes, 100, &exit).await.unwrap();
+        assert_eq!(bytes, b"last words", "a child holds both open");
+        assert!(streams.are_drained());
     }
 
     #[tokio::test]
@@ -194,7 +232,8 @@ mod tests {
         let mut stdout = File::from(stdout);
         stdout.write_all(&[7; 100_000]).unwrap();
         let mut bytes = vec![1];
-        streams.stdout.read(&mut bytes, 10).await.unwrap();
+        let (_process, exit) = watch::channel(None);
+        streams.stdout.read(&mut bytes, 10, &exit).await.unwrap();
         assert_eq!(bytes, [1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
         assert_eq!(next(&streams.stdout, usize::MAX).await, vec![7; 99_990]);
         // As much as one answer carries waits in the kernel.
@@ -250,5 +289,21 @@ mod tests {
         drop(ours);
         assert!(next(&streams.stdout, 100).await.is_empty());
         assert!(streams.are_drained());
+    }
+
+    #[tokio::test]
+    async fn a_terminal_ends_with_its_process_too() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let streams = Streams::terminal(pty.master).unwrap();
+        let (process, exit) = watch::channel(None);
+        let mut bytes = Vec::new();
+        File::from(pty.slave.try_clone().unwrap()).write_all(b"last words").unwrap();
+        process.send_replace(Some(0));
+        for _ in 0..2 {
+            streams.stdout.read(&mut bytes, 100, &exit).await.unwrap();
+        }
+        assert_eq!(bytes, b"last words");
+        assert!(streams.are_drained(), "the other side is open");
+        drop(pty.slave);
     }
 }

@@ -15,7 +15,7 @@ mod bpf;
 mod process;
 
 pub(crate) use bpf::attach_device_program;
-pub(crate) use process::{Child, child, open_process};
+pub(crate) use process::{Child, child, collect_child, open_process, signal_process};
 
 /// The most descriptors that are taken from one message.
 pub(crate) const MAX_DESCRIPTORS: usize = 8;

@@ -69,6 +69,14 @@ pub(crate) fn delete(root: &Root, id: &ContainerId, force: bool) -> Result<(), F
     }
 }
 
+/// Removes the container when the last step to it has failed: then it is nobody's.
+pub(super) fn undone<T>(root: &Root, id: &ContainerId, result: Result<T, Failure>) -> Result<T, Failure> {
+    result.map_err(|failure| match delete(root, id, true) {
+        Ok(()) => failure,
+        Err(left) => failure.and(&left),
+    })
+}
+
 fn poststop(record: &Record) -> Result<(), Failure> {
     if record.hooks.as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_none_or(Vec::is_empty) {
         return Ok(());

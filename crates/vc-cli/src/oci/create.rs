@@ -1,7 +1,7 @@
 //! `vc create`: leaves an owner behind that has the container, and waits until it has it.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use oci_spec::runtime::Spec;
 use serde::Serialize;
 use vc_types::ContainerId;
 
-use super::protocol::{Ask, read_frame, write_frame};
+use super::protocol::{Ask, frame, read_frame};
 use super::record::{Record, Status, replace};
 use super::remove::remove;
 use super::root::{ContainerDir, Lock, Root};
 use super::state::Now;
-use super::{attend, cgroup, namespaces, pod};
+use super::{attend, cgroup, control, namespaces, pod};
 use crate::cli::{Create, Global};
 use crate::config::Config;
 use crate::failure::Failure;
@@ -46,11 +46,14 @@ pub(crate) fn create(root: &Root, global: &Global, options: &Create) -> Result<(
         None => in_own_machine(root, global, options, bundle, spec)?,
         Some(sandbox) => in_machine_of(&sandbox, root, options, bundle, spec)?,
     };
-    match &options.pid_file {
-        Some(file) => replace(&absolute(file)?, pid.to_string().as_bytes())
-            .map_err(|error| Failure::step(format!("write {}", file.display()), error)),
-        None => Ok(()),
-    }
+    control::undone(root, &options.id, write_pid(options.pid_file.as_deref(), pid))
+}
+
+/// Writes the file from which a monitor learns whom it waits for, if it wants one.
+pub(super) fn write_pid(file: Option<&Path>, pid: u32) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let written = replace(&absolute(file)?, pid.to_string().as_bytes());
+    written.map_err(|error| Failure::step(format!("write {}", file.display()), error))
 }
 
 /// Gives the pid of the owner.
@@ -162,6 +165,7 @@ pub(super) fn leave_behind(
     orders: &impl Serialize,
     files: Vec<(OwnedFd, RawFd)>,
 ) -> io::Result<(Child, Option<Answer>)> {
+    let orders = frame(orders)?;
     let (mut ours, theirs) = UnixStream::pair()?;
     let files = files.into_iter().chain([(theirs.into(), CREATOR)]);
     let kept = files.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
@@ -171,7 +175,7 @@ pub(super) fn leave_behind(
     // This process's copy of the other end; without it, the death of the child is an end of file.
     drop(command);
     // A child that died at once is noticed by the read.
-    let _ = write_frame(&mut ours, orders);
+    let _ = ours.write_all(&orders);
     // It has deadlines for all it does.
     Ok((child, read_frame(&mut ours)?))
 }

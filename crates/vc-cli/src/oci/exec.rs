@@ -8,9 +8,9 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
 use serde_json::Value;
 
 use super::attend::{Orders, attend};
-use super::create::{absolute, check_terminal, leave_behind};
+use super::create::{absolute, check_terminal, leave_behind, write_pid};
 use super::protocol::Ask;
-use super::record::{Record, Status, replace};
+use super::record::{Record, Status};
 use super::root::Root;
 use super::state::{Now, print};
 use crate::cli::{Exec, ListFormat, Ps};
@@ -67,19 +67,20 @@ pub(crate) fn ps(root: &Root, options: &Ps) -> Result<u8, Failure> {
 
 fn left_behind(options: &Exec, orders: &Orders) -> Result<u8, Failure> {
     let failed = |error| Failure::step("start what stays with the process", error);
-    let (child, answer) =
+    let (mut child, answer) =
         leave_behind([super::ATTEND, options.id.as_str()], orders, Vec::new()).map_err(failed)?;
     match answer {
-        Some(Answer::Created) => write_pid(options.pid_file.as_deref(), child.id()).map(|()| 0),
+        Some(Answer::Created) => {
+            let written = write_pid(options.pid_file.as_deref(), child.id());
+            if written.is_err() {
+                // The process ends with what stays with it, which may have ended by itself.
+                let _ = child.kill();
+            }
+            written.map(|()| 0)
+        }
         Some(Answer::Failed { code, message }) => Err(Failure::message(message).with_code(code)),
         None => Err(Failure::message("what stays with the process ended without a word")),
     }
-}
-
-fn write_pid(file: Option<&Path>, pid: u32) -> Result<(), Failure> {
-    let Some(file) = file else { return Ok(()) };
-    let written = replace(&absolute(file)?, pid.to_string().as_bytes());
-    written.map_err(|error| Failure::step(format!("write {}", file.display()), error))
 }
 
 fn read_process(file: &Path) -> Result<Process, Failure> {

@@ -41,26 +41,38 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 impl Root {
-    /// What `--root` names, or the default.
+    /// What `--root` names, or the default. If it is there, it must be this user's alone, for each command: who can write to
+    /// it owns every container, and says what is run when one ends.
     pub(crate) fn of(option: Option<&Path>) -> Result<Self, Failure> {
         let path = option.map_or_else(default_root, Path::to_owned);
         let step = || format!("use the directory {}", path.display());
-        std::path::absolute(&path).map(Self).map_err(|error| Failure::step(step(), error))
+        let root = Self(std::path::absolute(&path).map_err(|error| Failure::step(step(), error))?);
+        root.check()?;
+        Ok(root)
     }
 
-    /// Makes the directory if need be. It must be this user's alone: who can write to it owns every container.
+    /// Makes the directory if need be.
     pub(crate) fn make(&self) -> Result<(), Failure> {
-        let step = || format!("make the directory {}", self.0.display());
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
-        made.map_err(|error| Failure::step(step(), error))?;
-        let meta = fs::metadata(&self.0).map_err(|error| Failure::step(step(), error))?;
-        if meta.uid() != geteuid().as_raw() || meta.mode() & 0o022 != 0 {
-            return Err(Failure::message(format!(
+        made.map_err(|error| Failure::step(format!("make the directory {}", self.0.display()), error))?;
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let user = geteuid().as_raw();
+        // Neither may a link be somebody else's.
+        let metas = fs::symlink_metadata(&self.0).and_then(|link| Ok([link, fs::metadata(&self.0)?]));
+        match metas {
+            Ok([link, meta]) if link.uid() == user && meta.uid() == user && meta.mode() & 0o022 == 0 => {
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(_) => Err(Failure::message(format!(
                 "the directory {} belongs to somebody else or can be written by others; name another with --root",
                 self.0.display()
-            )));
+            ))),
+            Err(error) => Err(Failure::step(format!("use the directory {}", self.0.display()), error)),
         }
-        Ok(())
     }
 
     /// Makes the directory of a container, with its lock held and its record written.
@@ -247,7 +259,10 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let root = Root(temp.path().join("state"));
         DirBuilder::new().create(&root.0).unwrap();
+        Root::of(Some(&root.0)).unwrap();
         fs::set_permissions(&root.0, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         root.make().unwrap_err();
+        Root::of(Some(&root.0)).unwrap_err();
+        Root::of(Some(&temp.path().join("none"))).unwrap();
     }
 }

@@ -30,20 +30,12 @@ pub(crate) fn run(root: &Root, global: &Global, options: NamedRun) -> Result<u8,
     create::create(root, global, &create)?;
     let id = &create.id;
     let done = match (handover, detach) {
-        (_, true) => return undone(root, id, control::start(root, id)).map(|()| 0),
+        (_, true) => return control::undone(root, id, control::start(root, id)).map(|()| 0),
         (handover, false) => stay(root, id, handover),
     };
-    let code = undone(root, id, done)?;
+    let code = control::undone(root, id, done)?;
     // Somebody else may have removed it already.
     control::delete(root, id, true).map(|()| code)
-}
-
-/// A container that did not start is nobody's.
-fn undone<T>(root: &Root, id: &ContainerId, result: Result<T, Failure>) -> Result<T, Failure> {
-    result.map_err(|failure| match control::delete(root, id, true) {
-        Ok(()) => failure,
-        Err(left) => failure.and(&left),
-    })
 }
 
 fn has_terminal(options: &Create) -> Result<bool, Failure> {

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci_spec::runtime::{Hooks, LinuxResources, Process as ProcessSpec};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 use vc_agent::Signal;
 use vc_container::{Container, Process, Sandbox, State};
 use vc_types::HostPath;
@@ -53,6 +53,8 @@ pub(super) struct Life {
     pub(super) sandbox: Sandbox,
     dir: ContainerDir,
     record: Mutex<Record>,
+    /// Held by the one command that changes what the container is: each finds it as the one before has left it.
+    turn: Semaphore,
     hooks: Option<Hooks>,
     /// Told once the process runs.
     pub(super) started: Notify,
@@ -73,8 +75,8 @@ impl Life {
         let (end, ends) = mpsc::channel(1);
         let hooks = record.hooks.clone();
         let (started, killed) = (Notify::new(), watch::channel(false).0);
-        let (record, execs) = (Mutex::new(record), AtomicU64::new(0));
-        (Self { container, sandbox, dir, record, hooks, started, killed, end, execs }, ends)
+        let (record, turn, execs) = (Mutex::new(record), Semaphore::new(1), AtomicU64::new(0));
+        (Self { container, sandbox, dir, record, turn, hooks, started, killed, end, execs }, ends)
     }
 
     pub(super) async fn answer(&self, ask: Ask) -> Reply {
@@ -94,22 +96,27 @@ impl Life {
     }
 
     async fn start(&self) -> Result<Reply, Failure> {
+        let turn = self.turn().await;
         let status = self.status();
         if status != Status::Created {
             return Ok(Reply::Refused(status));
         }
-        if let Err(error) = self.container.start().await {
-            let failure = Failure::from(error);
+        let started = self.container.start().await.map_err(Failure::from);
+        let state = started.and_then(|()| self.go(Status::Running, None)).inspect_err(|failure| {
             self.give_up(End::Lost(failure.line()));
-            return Err(failure);
-        }
-        let state = self.go(Status::Running, None)?;
+        })?;
+        drop(turn);
         self.started.notify_one();
         let hooked = hooks::run(self.hooks.as_ref(), Point::Poststart, &state).await;
         if hooked.is_err() {
             self.give_up(End::Ended(KILLED));
         }
         hooked.map(|()| Reply::Done)
+    }
+
+    /// Waits until no other command changes the container: all that they do has a deadline.
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turn.acquire().await.expect("nobody closes it")
     }
 
     async fn kill(&self, signal: u8, all: bool) -> Result<Reply, Failure> {
@@ -143,15 +150,22 @@ impl Life {
     }
 
     async fn pause(&self) -> Result<Reply, Failure> {
+        let _turn = self.turn().await;
         let status = self.status();
         if status != Status::Running {
             return Ok(Reply::Refused(status));
         }
         self.container.pause().await?;
-        self.go(Status::Paused, None).map(|_| Reply::Done)
+        let written = self.go(Status::Paused, None);
+        if written.is_err() {
+            // As it is written down; the first error is the one that counts.
+            let _ = self.container.resume().await;
+        }
+        written.map(|_| Reply::Done)
     }
 
     async fn resume(&self) -> Result<Reply, Failure> {
+        let _turn = self.turn().await;
         let status = self.status();
         if status != Status::Paused {
             return Ok(Reply::Refused(status));
@@ -161,6 +175,7 @@ impl Life {
     }
 
     async fn update(&self, resources: LinuxResources) -> Result<Reply, Failure> {
+        let _turn = self.turn().await;
         self.container.update(resources).await?;
         Ok(Reply::Done)
     }
@@ -211,9 +226,12 @@ impl Life {
     /// Writes down what it is now; gives its state (JSON).
     pub(super) fn go(&self, status: Status, code: Option<u8>) -> Result<String, Failure> {
         let mut record = self.record();
-        record.status = status;
-        record.exit_code = code;
-        record.write(&self.dir)?;
+        // What cannot be written down is not so.
+        let mut next = record.clone();
+        next.status = status;
+        next.exit_code = code;
+        next.write(&self.dir)?;
+        *record = next;
         Ok(state_json(&record, status))
     }
 

@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use vc_agent::{Signal, TerminalSize};
-use vc_container::Container;
+use vc_container::{Cause, Container, OperationError};
 
 use super::life::{End, KILLED, Life, failed, reason};
 use super::make::{self, Made};
@@ -19,6 +20,9 @@ use crate::oci::protocol::{Reply, Word};
 use crate::oci::record::Status;
 use crate::oci::talk::{receive, send};
 use crate::signals;
+
+/// From one attempt to take a container out of the machine to the next.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// What a conversation about a container comes to. It is named since the container has conversations of its own.
 type Served = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
@@ -70,11 +74,17 @@ async fn live(stream: &UnixStream, pod: &Arc<Pod>, made: Made) -> u8 {
     end.code()
 }
 
-/// Takes the container out of the machine, which goes on.
+/// Takes the container out of the machine, which goes on; once what is being done to it has ended, which has a deadline.
 pub(super) async fn leave(container: &Container) {
-    let left = match container.stop().await {
-        Ok(left) => left,
-        Err(error) => error.left,
+    let left = loop {
+        match container.stop().await {
+            Ok(left) => break left,
+            Err(OperationError { cause: Cause::Busy, .. }) => tokio::time::sleep(RETRY).await,
+            Err(error) => {
+                tracing::debug!(container = %container.id(), cause = reason(&error), "it is not stopped");
+                break error.left;
+            }
+        }
     };
     if !left.is_empty() {
         tracing::error!("{}", Failure::message("a container did not go away").with_left(&left).for_engines());

@@ -6,17 +6,18 @@
 //! its binds. All work is done by other threads, which stay on the host.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_change,
     mount_remount, move_mount, open_tree, unmount,
 };
+use rustix::path::Arg;
 use rustix::process::{chdir, pivot_root};
 
 use crate::sys;
@@ -74,7 +75,7 @@ impl Place {
             }
         }
         if self.read_only {
-            mount_remount(".", READ_ONLY, "")?;
+            make_read_only(".", open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?.as_fd())?;
         }
         // The old root comes to lie on the new one, and goes (pivot_root(2), "pivot_root(".", ".")").
         pivot_root(".", ".")?;
@@ -83,7 +84,21 @@ impl Place {
     }
 }
 
-const READ_ONLY: MountFlags = MountFlags::BIND.union(MountFlags::RDONLY);
+/// Makes the mount at `path`, which `mount` is in, read-only and leaves its other flags as they are: a user namespace may
+/// not take `nosuid` and its like from what it has of the host (mount_namespaces(7), "Restrictions on mount namespaces").
+fn make_read_only(path: impl Arg, mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    let has = fstatvfs(mount)?.f_flag;
+    let kept = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    let kept = kept.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag);
+    mount_remount(path, kept.fold(MountFlags::BIND | MountFlags::RDONLY, MountFlags::union), "")
+}
 
 impl Bind {
     /// Shows the source at the destination below the current directory, whose links lead nowhere else: they are the
@@ -98,7 +113,7 @@ impl Bind {
         let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(tree.as_fd(), "", place.as_fd(), "", empty)?;
         if self.read_only {
-            mount_remount(format!("/proc/thread-self/fd/{}", tree.as_raw_fd()), READ_ONLY, "")?;
+            make_read_only(format!("/proc/thread-self/fd/{}", tree.as_raw_fd()), tree.as_fd())?;
         }
         Ok(())
     }
@@ -142,6 +157,29 @@ impl Movements {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_read_only_bind_keeps_what_else_its_mount_has() {
+        if !vc_tests::root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (rootfs, volume) = (dir.path().join("rootfs"), dir.path().join("volume"));
+        fs::create_dir_all(rootfs.join("data")).unwrap();
+        fs::create_dir(&volume).unwrap();
+        let seen = std::thread::spawn(move || {
+            sys::unshare_mounts().unwrap();
+            mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).unwrap();
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+            rustix::mount::mount("none", &volume, "tmpfs", flags, None).unwrap();
+            let bind = Bind { source: volume, destination: "/data".into(), read_only: true };
+            Place { rootfs, read_only: true, binds: vec![bind] }.enter().unwrap();
+            rustix::fs::statvfs("/data").unwrap().f_flag
+        });
+        let has = seen.join().unwrap();
+        let all = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
+        assert!(has.contains(all | StatVfsMountFlags::NOATIME), "{has:?}");
+    }
 
     /// What a thread in the place sees at `/`, and whether the process is still where it was.
     #[test]

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream as Creator;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::{UnixListener, UnixStream};
 use vc_agent::{Signal, TerminalSize};
 
@@ -29,6 +30,9 @@ const CONVERSATION: Duration = Duration::from_secs(10);
 
 /// How long output may take to be read by whoever has the other end, once the container was killed.
 const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+/// From one attempt to accept a command to the next.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// How long the members of a pod may take to be done with, once the machine has ended.
 const MEMBERS: Duration = Duration::from_secs(10);
@@ -171,9 +175,19 @@ pub(super) async fn accept(listener: UnixListener, life: Arc<Life>, pod: Arc<Pod
                     sys::give_memory_back();
                 });
             }
+            Err(error) if passes(&error) => {
+                tracing::warn!(%error, "a command has to wait");
+                tokio::time::sleep(RETRY).await;
+            }
             Err(error) => return End::Lost(format!("commands cannot be accepted any more: {error}")),
         }
     }
+}
+
+/// Whether what accept(2) has met goes away: too many open files, too little memory, a command that is gone.
+fn passes(error: &io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::CONNABORTED, Errno::INTR];
+    Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 
 async fn converse(stream: UnixStream, life: &Life, pod: Arc<Pod>) -> io::Result<()> {
@@ -185,4 +199,16 @@ async fn converse(stream: UnixStream, life: &Life, pod: Arc<Pod>) -> io::Result<
         ask => life.answer(ask).await,
     };
     send(&stream, &reply).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_open_files_are_no_end() {
+        let errors =
+            [libc::EMFILE, libc::ENOMEM, libc::EINVAL, libc::EBADF].map(io::Error::from_raw_os_error);
+        assert_eq!(errors.each_ref().map(passes), [true, true, false, false]);
+    }
 }

@@ -4,7 +4,7 @@
 use crate::engine::{Answer, Engine};
 
 /// The name of a line, and the line. In the order in which they are run.
-const LINES: [(&str, &str); 40] = [
+const LINES: [(&str, &str); 41] = [
     (
         "volumes",
         "echo of the host > $D/volume/file; podman run --rm --network none -v $D/volume:/data -v $D/volume:/ro:ro -v named:/named \
@@ -63,6 +63,7 @@ const LINES: [(&str, &str); 40] = [
         "exec detached",
         "podman exec -d c sh -c 'echo detached > /data/execd'; eventually 'grep -q . $D/volume/execd'; cat $D/volume/execd",
     ),
+    ("exec that leaves a child", "timeout 200 podman exec c sh -c 'sleep 1000 & echo left'; echo $?"),
     ("exec not found", "podman exec c frobnicate 2>/dev/null"),
     ("exec not executable", "podman exec c /etc/passwd 2>/dev/null"),
     ("unhealthy", "podman healthcheck run c 2>&1"),

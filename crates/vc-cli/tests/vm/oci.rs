@@ -306,7 +306,13 @@ fn commands_reach_a_container_that_runs() {
     set_child_subreaper(true).unwrap();
     let owner = bundle.create(&[]);
     bundle.refused_with(255, &["exec", "c", "true"], "created");
-    bundle.succeed(&["start", "c"]);
+    // As an engine has it that does not wait for the first any longer.
+    let start = |_| bundle.vc(&["start", "c"]).stderr(Stdio::piped()).spawn().unwrap();
+    let starts: Vec<_> = (0..3).map(start).collect();
+    let started = starts.into_iter().map(|start| start.wait_with_output().unwrap());
+    let (started, refused): (Vec<_>, Vec<_>) = started.partition(|output| output.status.success());
+    assert_eq!(started.len(), 1);
+    assert!(refused.iter().all(|output| text(&output.stderr).contains("has been started")), "{refused:?}");
 
     let script = "cat; echo err >&2; echo $A $B $(pwd) $(id -u); exit 7";
     let exec = ["exec", "-e", "B=2", "--cwd", "/etc", "-u", "5", "c", "sh", "-c", script];
@@ -314,6 +320,9 @@ fn commands_reach_a_container_that_runs() {
     assert_code(&output, 7);
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("in\n1 2 /etc 5\n".into(), "err\n".into()));
     bundle.refused_with(255, &["exec", "c", "frobnicate"], "executable file not found");
+
+    let leaves = bundle.succeed(&["exec", "c", "sh", "-c", "sleep 603 & echo left"]);
+    assert_eq!(leaves, "left\n", "what a process leaves behind does not hold its end up");
 
     // As conmon calls it.
     let file = bundle.dir.join("process.json");
@@ -356,6 +365,18 @@ fn commands_reach_a_container_that_runs() {
     assert_eq!(bundle.state()["status"], "paused");
     bundle.refused_with(255, &["exec", "c", "true"], "paused");
     bundle.succeed(&["resume", "c"]);
+
+    let absent = bundle.dir.join("absent/pid");
+    let absent = ["--pid-file", absent.to_str().unwrap()];
+    bundle.refused_with(
+        255,
+        &[&["exec", "--detach"], &absent[..], &["c", "sleep", "604"]].concat(),
+        "absent/pid",
+    );
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bundle.succeed(&["ps", "c"]).contains("sleep 604") {
+        assert!(Instant::now() < deadline, "a process lives on whose pid nobody was told");
+    }
 
     let attending = attended("echo up; sleep 602", "third");
     bundle.until("third", "up\n");
@@ -481,6 +502,19 @@ fn a_creation_that_fails_leaves_nothing_and_says_why_where_engines_look() {
     assert!(said.contains("executable file not found") && said.contains("frobnicate"), "{said}");
     assert!(fs::read_to_string(told).unwrap().starts_with("poststop\n"));
     bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_container_whose_pid_nobody_is_told_is_none() {
+    let Some(bench) = Bench::new() else { return };
+    let process = json!({"args": ["true"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let Some(bundle) = Bundle::new(&bench, &process, &json!({})) else { return };
+    let (dir, file) = (bundle.dir.to_str().unwrap(), bundle.dir.join("absent/pid"));
+    let pid_file = ["--pid-file", file.to_str().unwrap()];
+    for command in ["create", "run"] {
+        bundle.refused(&[&[command, "--bundle", dir], &pid_file[..], &["c"]].concat(), "absent/pid");
+        bundle.assert_nothing_left();
+    }
 }
 
 #[test]

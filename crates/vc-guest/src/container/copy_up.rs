@@ -9,11 +9,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Mount as OciMount, Spec};
+use tokio::task::spawn_blocking;
 
 use crate::error::CallError;
 use crate::modules::ModuleLoader;
@@ -23,14 +25,32 @@ use crate::mount_options::MountOptions;
 const OPTION: &str = "tmpcopyup";
 
 /// Makes what the mounts with the option ask for, and changes them so that the executor needs to know nothing of it. What
-/// is mounted below `bundle` goes with it.
-pub(super) fn fill(spec: &mut Spec, bundle: &Path, modules: &ModuleLoader) -> Result<(), CallError> {
+/// is mounted below `bundle` goes with it. How long it takes is up to the image and its disk, so it keeps no other call up.
+pub(super) async fn fill(
+    spec: &mut Spec,
+    bundle: &Path,
+    modules: &Arc<ModuleLoader>,
+) -> Result<(), CallError> {
+    if !spec.mounts().iter().flatten().any(is_asked_for) {
+        return Ok(());
+    }
+    let (mut whole, bundle, modules) = (std::mem::take(spec), bundle.to_owned(), Arc::clone(modules));
+    let work = move || fill_all(&mut whole, &bundle, &modules).map(|()| whole);
+    *spec = spawn_blocking(work).await.unwrap_or(Err(CallError::Panicked))?;
+    Ok(())
+}
+
+fn is_asked_for(mount: &OciMount) -> bool {
+    mount.typ().as_deref() == Some("tmpfs") && mount.options().iter().flatten().any(|option| option == OPTION)
+}
+
+fn fill_all(spec: &mut Spec, bundle: &Path, modules: &ModuleLoader) -> Result<(), CallError> {
     let Some(root) = spec.root().as_ref().map(|root| root.path().clone()) else { return Ok(()) };
     for (number, mount) in spec.mounts_mut().iter_mut().flatten().enumerate() {
-        let options = mount.options().clone().unwrap_or_default();
-        if mount.typ().as_deref() != Some("tmpfs") || !options.iter().any(|option| option == OPTION) {
+        if !is_asked_for(mount) {
             continue;
         }
+        let options = mount.options().clone().unwrap_or_default();
         let options: Vec<_> = options.into_iter().filter(|option| option != OPTION).collect();
         mount.set_options(Some(options.clone()));
         if let Some(below) = below(&root, mount.destination())? {
@@ -145,7 +165,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("root/empty")).unwrap();
         for destination in ["/empty", "/absent"] {
             let mut spec = spec(&dir.path().join("root"), destination);
-            fill(&mut spec, &dir.path().join("bundle"), &ModuleLoader::open(dir.path())).unwrap();
+            fill_all(&mut spec, &dir.path().join("bundle"), &ModuleLoader::open(dir.path())).unwrap();
             let mount = &spec.mounts().as_ref().unwrap()[0];
             assert_eq!((mount.typ().as_deref(), options(mount)), (Some("tmpfs"), vec!["nosuid", "size=1m"]));
         }

@@ -13,7 +13,6 @@ use crate::log::chain;
 use crate::resources::limits;
 use crate::spec::{SpecError, container_spec};
 use crate::stdio::Streams;
-use nix::sys::signal::Signal;
 use oci_spec::runtime::{LinuxNamespace, Process, Spec};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -89,7 +88,7 @@ async fn create_mounted(
     let launched = async {
         // Of no more use once the container is in it.
         let _users = UserNamespace::make(guest, &mut spec).await?;
-        super::copy_up::fill(&mut spec, &bundle, guest.modules())?;
+        super::copy_up::fill(&mut spec, &bundle, guest.modules()).await?;
         write_bundle(&bundle, &spec)?;
         let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
         let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), console };
@@ -230,7 +229,7 @@ pub(super) async fn launch(
         Ok(streams) => Ok(Launched { pid, exit, streams }),
         Err(error) => {
             // It may have ended by itself.
-            let _ = launcher.reaper.signal(pid, Signal::SIGKILL);
+            let _ = launcher.reaper.signal(pid, libc::SIGKILL);
             Err(error)
         }
     }

@@ -6,7 +6,6 @@ use crate::error::CallError;
 use crate::executor::{IdMappings, Task};
 use crate::guest::Guest;
 use crate::reaper::Reaper;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use vc_types::Deadline;
@@ -43,6 +42,6 @@ impl UserNamespace {
 impl Drop for UserNamespace {
     fn drop(&mut self) {
         // It may have been killed.
-        let _ = self.reaper.signal(self.holder, Signal::SIGKILL);
+        let _ = self.reaper.signal(self.holder, libc::SIGKILL);
     }
 }

@@ -5,7 +5,6 @@ use crate::log::chain;
 use crate::reaper::{Exit, Reaper};
 use crate::sys;
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::unistd::Pid;
 use std::io::IoSlice;
@@ -61,7 +60,7 @@ pub(super) async fn serve(reaper: Reaper, mut requests: mpsc::Receiver<Request>)
                 let worker = worker(&mut executor, &reaper, &handover).await;
                 if let Err(Ok((worker, _))) = reply.send(worker) {
                     // Nobody will give it a task.
-                    let _ = reaper.signal(worker, Signal::SIGKILL);
+                    let _ = reaper.signal(worker, libc::SIGKILL);
                 }
             }
         }

@@ -4,7 +4,6 @@ use super::client::{Handover, Request, serve};
 use super::protocol::{Answer, Failure, Task};
 use crate::reaper::{Exit, Reaper, wait};
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,7 +116,7 @@ impl Launcher {
             status = wait(&mut ended) => return Err(LaunchError::Silent(status)),
             () = tokio::time::sleep(deadline.remaining()) => {
                 // Its process may be the very one that hangs; the caller empties the cgroup.
-                let _ = self.reaper.signal(worker, Signal::SIGKILL);
+                let _ = self.reaper.signal(worker, libc::SIGKILL);
                 return Err(LaunchError::Late);
             }
         };

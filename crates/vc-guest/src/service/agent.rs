@@ -1,6 +1,6 @@
 //! `grpc.AgentService`. Methods that are not here answer UNIMPLEMENTED.
 
-use super::{at_once, blocking, call};
+use super::{at_once, blocking, call, log_failure};
 use crate::block::wait_for_block;
 use crate::container::{self, Process};
 use crate::error::CallError;
@@ -110,15 +110,15 @@ impl agent_ttrpc::AgentService for Agent {
         _: &TtrpcContext,
         request: WaitProcessRequest,
     ) -> ttrpc::Result<WaitProcessResponse> {
-        let guest = self.0.clone();
-        call("WaitProcess", async move {
-            let container = guest.container(&request.container_id)?;
+        // As reading a stream: an end must not be told to a host that has gone.
+        let wait = async {
+            let container = self.0.container(&request.container_id)?;
             let process = container.process(&request.exec_id)?;
             let status = process.wait().await;
             container.forget_if_done(&process);
             Ok(WaitProcessResponse { status, ..Default::default() })
-        })
-        .await
+        };
+        Ok(wait.await.inspect_err(|error| log_failure("WaitProcess", error))?)
     }
 
     async fn update_container(

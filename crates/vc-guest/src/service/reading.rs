@@ -74,7 +74,7 @@ async fn read(guest: &Guest, output: Output, request: &ReadStreamRequest) -> Res
     };
     let mut bytes = vec![0; ROOM];
     if let Some(output) = output {
-        let read = output.read(&mut bytes, most).await;
+        let read = output.read(&mut bytes, most, &process.exit).await;
         read.map_err(|error| CallError::Stream("read the stream", error))?;
     }
     if bytes.len() == ROOM {

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vc_agent_protocol::agent;
@@ -39,14 +39,16 @@ struct Inner {
 
 /// One mount point. Whoever mounts or unmounts there locks it, so that nobody waits for other mount points.
 #[derive(Debug, Default)]
-struct Slot(Mutex<Mounted>);
+struct Slot {
+    mounted: Mutex<Mounted>,
+    /// A directory of the host, whose contents are the host's. Asked for without the lock, since a mount can take long.
+    is_share: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Mounted {
     users: usize,
     made: Made,
-    /// A directory of the host, whose contents are the host's.
-    is_share: bool,
     /// Whether a request said that it is for the whole sandbox (`Storage.shared`).
     is_for_all: bool,
     /// How many were kept before it, if it stays without users until the sandbox ends.
@@ -213,7 +215,7 @@ impl StorageTable {
                     return Err(error);
                 }
                 mounted.made = made;
-                mounted.is_share = matches!(spec.driver, Driver::VirtioFs(_));
+                slot.is_share.store(matches!(spec.driver, Driver::VirtioFs(_)), Ordering::Relaxed);
             }
             mounted.users += 1;
             mounted.is_for_all |= spec.shared;
@@ -238,7 +240,8 @@ impl StorageTable {
     fn check_overlays(&self, specs: &[StorageSpec]) -> Result<(), StorageError> {
         let slots: Vec<_> =
             self.table().iter().map(|(path, slot)| (path.clone(), Arc::clone(slot))).collect();
-        let shares: Vec<_> = slots.into_iter().filter(|(_, slot)| slot.lock().is_share).collect();
+        let shares: Vec<_> =
+            slots.into_iter().filter(|(_, slot)| slot.is_share.load(Ordering::Relaxed)).collect();
         let mut shares: BTreeSet<_> = shares.iter().map(|(path, _)| path).collect();
         let mut before = BTreeSet::new();
         for spec in specs {
@@ -295,7 +298,7 @@ impl Waiting {
 
 impl Slot {
     fn lock(&self) -> MutexGuard<'_, Mounted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

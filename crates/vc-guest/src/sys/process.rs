@@ -18,6 +18,30 @@ pub(crate) enum Child {
     UserNamespace,
 }
 
+/// Sends the signal of this number, which may be a real-time one, for which `nix` has no name.
+///
+/// # Errors
+/// The error of kill(2).
+pub(crate) fn signal_process(pid: Pid, signal: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes numbers only.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
+}
+
+/// Collects a child that has ended, and gives its exit code, or 128 + n when signal n ended it; none while all of them run.
+/// By the numbers, since `nix` collects a child that a real-time signal ended and then does not tell which one it was.
+///
+/// # Errors
+/// The error of waitpid(2).
+pub(crate) fn collect_child() -> Result<Option<(Pid, i32)>, Errno> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one number to where `status` is.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) })?;
+    // Without WUNTRACED and WCONTINUED nothing else is reported.
+    let ended =
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
+    Ok((pid != 0).then_some((Pid::from_raw(pid), ended)))
+}
+
 /// A copy of this process, which must have a single thread: `None` in the copy, its pid in the original.
 ///
 /// With `cgroup`, the directory of one, the copy starts there: moving it later would make the kernel

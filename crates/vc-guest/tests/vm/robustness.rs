@@ -130,3 +130,17 @@ async fn zombies_are_collected_and_panics_stay_in_their_call() {
     assert_eq!(guest.run("count", &patch).await.stdout, "0\n");
     guest.power_off().await;
 }
+
+#[tokio::test]
+async fn the_output_of_a_process_ends_with_it_and_not_with_what_it_left_behind() {
+    let Some(guest) = Guest::boot().await else { return };
+    guest.start("c", &json!({"process": {"args": ["sleep", "1000000"]}})).await;
+    let outcome = guest.sh("c", "leaves", "sleep 1000000 & echo left; exit 3").await;
+    assert_eq!((outcome.stdout.as_str(), outcome.status), ("left\n", 3));
+    // What images of systemd have as their stop signal is one in real time, too, and no less of an end.
+    guest.exec("c", "sleeps", &json!({"args": ["sleep", "1000000"]})).await.unwrap();
+    guest.signal("c", "sleeps", 37).await.unwrap();
+    assert_eq!(guest.wait("c", "sleeps").await, 128 + 37);
+    guest.remove("c").await;
+    guest.power_off().await;
+}
