@@ -13,7 +13,6 @@ use vc_types::Deadline;
 use crate::machine::{QEMU, Shared};
 use crate::process::LAST_WORDS;
 use crate::qmp::Qmp;
-use crate::reattach;
 use crate::vsock::DAEMON;
 
 /// How long QEMU may take to quit before it is killed. It takes some ten milliseconds.
@@ -126,11 +125,6 @@ pub(crate) async fn stop(shared: Arc<Shared>, deadline: Deadline) -> Result<Mach
     // Before the helper is ended, whose own end counts as a cause.
     let told = tokio::time::timeout(deadline.remaining(), shared.exited()).await;
     shared.vsock.end(deadline).await?;
-    remove_sockets(&shared)?;
+    shared.sockets.remove()?;
     told.map_err(|_| StopError::StillRunning { program: QEMU, pid: shared.qemu.pid() })
-}
-
-/// Removes the sockets on which QEMU listened for its next owner.
-pub(crate) fn remove_sockets(shared: &Shared) -> Result<(), StopError> {
-    shared.runtime_dir.as_ref().map_or(Ok(()), reattach::remove_sockets)
 }

@@ -32,6 +32,7 @@ mod process;
 mod qmp;
 mod reattach;
 mod resize;
+mod sockets;
 mod statistics;
 mod sys;
 mod tail;

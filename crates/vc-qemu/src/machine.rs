@@ -11,7 +11,7 @@ use vc_hypervisor::{
     Capabilities, ControlError, Hotplug, Machine, MachineExit, MachineSpec, PlugError, Resize, ResizeError,
     Statistics, StopError, UnplugError,
 };
-use vc_types::{AgentAddress, Deadline, DeviceId, HostPath, MiB};
+use vc_types::{AgentAddress, Deadline, DeviceId, MiB};
 
 use crate::accelerator::Chosen;
 use crate::devices::Devices;
@@ -19,6 +19,7 @@ use crate::launch::Connected;
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::resize::Limits;
+use crate::sockets::Sockets;
 use crate::tail::Tail;
 use crate::vsock::Vsock;
 use crate::{control, end, plug, reattach, resize, statistics};
@@ -48,8 +49,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Held by whoever resizes it.
     pub(crate) resizing: Semaphore,
-    /// The sockets that QEMU listens on for its next owner, and where they are; none if it has no next.
-    pub(crate) runtime_dir: Option<HostPath>,
+    /// Those that QEMU listens on for its next owner; none if it has no next.
+    pub(crate) sockets: Sockets,
     /// Told when the machine is let go.
     pub(crate) let_go: Notify,
     devices: Mutex<Devices>,
@@ -92,7 +93,7 @@ impl QemuMachine {
             capabilities: OnceCell::new(),
             limits: Limits::of(spec),
             resizing: Semaphore::new(1),
-            runtime_dir: spec.outlives_owner.then(|| spec.runtime_dir.clone()),
+            sockets: reattach::sockets(spec),
             let_go: Notify::new(),
             devices: Mutex::new(devices),
             exit,
@@ -124,7 +125,7 @@ impl Drop for QemuMachine {
         // Tasks still hold it; they end because the processes do.
         self.shared.qemu.kill();
         self.shared.vsock.abandon();
-        end::remove_sockets(&self.shared).unwrap_or_else(|error| tracing::warn!(%error, "a file is left"));
+        self.shared.sockets.remove().unwrap_or_else(|error| tracing::warn!(%error, "a file is left"));
     }
 }
 
@@ -137,6 +138,7 @@ impl Machine for QemuMachine {
         self.is_let_go.store(true, Ordering::Relaxed);
         self.shared.qemu.let_go();
         self.shared.vsock.let_go();
+        self.shared.sockets.let_go();
         self.shared.let_go.notify_one();
     }
 

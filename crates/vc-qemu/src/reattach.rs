@@ -29,6 +29,7 @@ use crate::launch::{Connected, follow_console};
 use crate::machine::{QEMU, QemuMachine, Shared};
 use crate::process::Process;
 use crate::qmp::{Qmp, QmpError};
+use crate::sockets::Sockets;
 use crate::sys;
 use crate::vsock::{DAEMON, Transport, Vsock};
 
@@ -59,7 +60,7 @@ pub(crate) fn handle(shared: &Shared) -> String {
         qemu: shared.qemu.identification(),
         daemon: shared.vsock.daemon.as_ref().and_then(Process::identification),
         transport: shared.vsock.transport.clone(),
-        sockets: shared.vsock.dir.clone(),
+        sockets: shared.vsock.sockets.dir().cloned(),
         hardware: shared.accelerator == Chosen::Kvm,
         devices: shared.devices().record(shared.next_fdset.load(Ordering::Relaxed)),
     };
@@ -185,18 +186,14 @@ pub(crate) async fn clean_up(
     }
 }
 
-/// Removes the sockets on which QEMU listened.
-pub(crate) fn remove_sockets(dir: &HostPath) -> Result<(), StopError> {
-    for name in [QMP_SOCKET, CONSOLE_SOCKET] {
-        let path = HostPath::new(dir.as_path().join(name)).expect("below an absolute path");
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(StopError::Leftover { path, source });
-            }
-            _ => {}
-        }
+/// The sockets on which QEMU listens for its next owner; none if it has no next.
+pub(crate) fn sockets(spec: &MachineSpec) -> Sockets {
+    let mut sockets = Sockets::new(None);
+    for name in [QMP_SOCKET, CONSOLE_SOCKET].into_iter().filter(|_| spec.outlives_owner) {
+        let path = spec.runtime_dir.as_path().join(name);
+        sockets.add(HostPath::new(path).expect("below an absolute path"));
     }
-    Ok(())
+    sockets
 }
 
 /// A socket, or the directory with the daemon's sockets. Whatever else is there is not of a machine.

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use vc_types::{AgentAddress, Deadline, HostPath, VsockCid, VsockPort};
 
 use crate::config::{QemuConfig, User};
 use crate::process::{Bonds, Process};
+use crate::sockets::Sockets;
 use crate::sys::{Identity, NewFiles};
 
 /// The name that errors give the daemon.
@@ -55,35 +55,38 @@ impl Transport {
         }
     }
 
-    fn remove_sockets(&self) -> Result<(), StopError> {
-        match self {
-            Self::Kernel { .. } => Ok(()),
-            Self::Daemon { control, agent } => remove(control).and(remove(agent)),
+    /// Its sockets, with the directory that was made for them, if one was.
+    fn sockets(&self, dir: Option<HostPath>) -> Sockets {
+        let mut sockets = Sockets::new(dir);
+        if let Self::Daemon { control, agent } = self {
+            sockets.add(control.clone());
+            sockets.add(agent.clone());
         }
+        sockets
     }
 }
 
-/// A transport that is ready for QEMU. Dropping it kills the daemon and removes the sockets.
+/// A transport that is ready for QEMU. Dropping it kills the daemon that it started, and removes the sockets.
 #[derive(Debug)]
 pub(crate) struct Vsock {
     pub(crate) transport: Transport,
     /// For QEMU to inherit: the kernel's device with its context id set, or a connection to the daemon.
     pub(crate) device: Option<OwnedFd>,
     pub(crate) daemon: Option<Process>,
-    /// The directory that was made for the sockets, if one was.
-    pub(crate) dir: Option<HostPath>,
-    is_let_go: AtomicBool,
+    /// Behind the daemon, which could make them again: fields are dropped in order.
+    pub(crate) sockets: Sockets,
 }
 
 impl Vsock {
     /// One whose device QEMU has, with the daemon that serves it, if one does.
     pub(crate) fn in_use(transport: Transport, daemon: Option<Process>, dir: Option<HostPath>) -> Self {
-        Self { transport, device: None, daemon, dir, is_let_go: AtomicBool::new(false) }
+        let sockets = transport.sockets(dir);
+        Self { transport, device: None, daemon, sockets }
     }
 
     /// Leaves everything as it is when this value is dropped.
     pub(crate) fn let_go(&self) {
-        self.is_let_go.store(true, Ordering::Relaxed);
+        self.sockets.let_go();
         if let Some(daemon) = &self.daemon {
             daemon.let_go();
         }
@@ -96,48 +99,18 @@ impl Vsock {
         {
             return Err(StopError::StillRunning { program: DAEMON, pid: daemon.pid() });
         }
-        self.remove_files()
+        self.sockets.remove()
     }
 
     /// Kills the daemon and removes the sockets, without waiting.
     pub(crate) fn abandon(&self) {
-        if self.is_let_go.load(Ordering::Relaxed) {
-            return;
-        }
         if let Some(daemon) = &self.daemon {
             // Before its sockets go, or it could make them again.
             daemon.kill();
         }
-        if let Err(error) = self.remove_files() {
+        if let Err(error) = self.sockets.remove() {
             tracing::warn!(%error, "a dropped machine left a file");
         }
-    }
-
-    fn remove_files(&self) -> Result<(), StopError> {
-        self.transport.remove_sockets()?;
-        match &self.dir {
-            Some(dir) => removed(dir, fs::remove_dir_all(dir)),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Vsock {
-    fn drop(&mut self) {
-        self.abandon();
-    }
-}
-
-fn remove(path: &HostPath) -> Result<(), StopError> {
-    removed(path, fs::remove_file(path))
-}
-
-fn removed(path: &HostPath, result: io::Result<()>) -> Result<(), StopError> {
-    match result {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(StopError::Leftover { path: path.clone(), source })
-        }
-        _ => Ok(()),
     }
 }
 
@@ -307,5 +280,33 @@ mod cid {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VsockCid, D::Error> {
         u32::deserialize(deserializer).map(VsockCid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_abandoned_takes_nothing_of_its_successor_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| HostPath::new(dir.path().join(name)).unwrap();
+        let own = path("vsock");
+        let (control, agent) = (path("vsock/vsock.sock"), path("vsock/agent.sock"));
+        let vsock = || {
+            fs::create_dir(&own).unwrap();
+            [&control, &agent].iter().for_each(|socket| fs::write(socket, "").unwrap());
+            let transport = Transport::Daemon { control: control.clone(), agent: agent.clone() };
+            Vsock::in_use(transport, None, Some(own.clone()))
+        };
+        let first = vsock();
+        first.abandon();
+        assert!(!own.as_path().exists());
+        // In the same place, as a second launch of the same spec is.
+        let second = vsock();
+        drop(first);
+        assert!(control.as_path().exists() && agent.as_path().exists());
+        drop(second);
+        assert!(!own.as_path().exists());
     }
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, launch, signal, soon, spec};
@@ -149,6 +150,27 @@ async fn qemu_and_its_helper_run_without_rights() {
     let agent = Connector::default().connect(machine.agent_address(), soon()).await.unwrap();
     agent.check(soon()).await.unwrap();
     machine.stop(soon()).await.unwrap();
+    leftovers.assert_none();
+}
+
+#[tokio::test]
+async fn a_stopped_machine_that_is_dropped_late_takes_nothing_of_the_next_along() {
+    let Some(image) = GuestImage::find() else { return };
+    let leftovers = Leftovers::new();
+    let mut spec = spec(&image, &leftovers);
+    spec.outlives_owner = true;
+    let files = || {
+        let entries = std::fs::read_dir(leftovers.runtime_dir()).unwrap().flatten();
+        entries.map(|entry| entry.path()).collect::<BTreeSet<_>>()
+    };
+    let first = Qemu::default().launch(&spec, soon()).await.unwrap();
+    first.stop(soon()).await.unwrap();
+    let second = Qemu::default().launch(&spec, soon()).await.unwrap();
+    let its = files();
+    assert!(its.contains(&leftovers.runtime_dir().join("qmp.sock")), "{its:?}");
+    drop(first);
+    assert_eq!(files(), its);
+    second.stop(soon()).await.unwrap();
     leftovers.assert_none();
 }
 

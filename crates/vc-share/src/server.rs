@@ -138,6 +138,8 @@ pub struct Server {
     socket: HostPath,
     pid: u32,
     is_let_go: AtomicBool,
+    /// Whether its sockets were removed: whatever has their names since then is the next server's.
+    is_over: AtomicBool,
     /// Names this very process, also after its number was given to another; none if it had ended before.
     handle: Option<OwnedFd>,
     end: watch::Receiver<Option<ServerEnd>>,
@@ -198,7 +200,8 @@ impl Server {
         end: watch::Receiver<Option<ServerEnd>>,
     ) -> Self {
         let nydus = (kind == ServerKind::Nydusd).then(|| NydusApi::new(nydusd::api_socket(socket)));
-        Self { kind, socket: socket.clone(), pid, is_let_go: AtomicBool::new(false), handle, end, nydus }
+        let no = || AtomicBool::new(false);
+        Self { kind, socket: socket.clone(), pid, is_let_go: no(), is_over: no(), handle, end, nydus }
     }
 
     /// Takes over a server at `socket` that another process started to outlive it
@@ -296,7 +299,9 @@ impl Server {
         self.kill();
         let ended = tokio::time::timeout(deadline.remaining(), self.exited()).await;
         // Only now: it could make them again.
-        remove_sockets(self.kind, &self.socket);
+        if !self.is_over.swap(ended.is_ok(), Ordering::Relaxed) {
+            remove_sockets(self.kind, &self.socket);
+        }
         ended.map_err(|_| ServerError::Stays(self.kind))
     }
 
@@ -312,7 +317,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         if !*self.is_let_go.get_mut() {
             self.kill();
-            remove_sockets(self.kind, &self.socket);
+            if !*self.is_over.get_mut() {
+                remove_sockets(self.kind, &self.socket);
+            }
         }
     }
 }

@@ -366,8 +366,9 @@ async fn the_death_of_a_server_is_noticed() {
     let end = tokio::time::timeout(deadline().remaining(), server.exited()).await.unwrap();
     assert_eq!(server.stop(deadline()).await.unwrap(), end, "it is told again");
     assert!(!socket.as_path().exists());
-    drop(server);
     let killed = start().await.unwrap();
+    drop(server);
+    assert!(socket.as_path().exists(), "it is that of another server by now");
     let end = killed.stop(deadline()).await.unwrap();
     assert_eq!(end.to_string().split(':').next(), Some("virtiofsd was ended by signal 9"));
     assert_eq!(killed.identity(), None);
