@@ -85,12 +85,12 @@ impl Sandbox {
     ) -> Result<Recovered, StoreError> {
         let (store, record) = Store::take_over(state_dir)?;
         match reach(hypervisor, connector, &record, &timing).await {
-            Ok((machine, agent)) => {
+            Ok((mut found, agent)) => {
                 let spec = record.machine.spec();
                 let metrics = Metrics::default();
                 let ledger = Ledger::new(store, record.clone(), metrics.clone());
                 let guest = Guest {
-                    machine: Arc::new(machine),
+                    machine: found.machine.clone(),
                     agent: Arc::new(agent),
                     devices: Arc::new(Devices::new(record.devices.clone())),
                     shares: Arc::new(Shares::new(&spec.runtime_dir, record.sharing.clone(), ledger.clone())),
@@ -102,8 +102,10 @@ impl Sandbox {
                     shared_pid_namespace: record.shared_pid_namespace,
                     passing: Arc::new(record.passing.clone()),
                 };
+                found.shares = Some(guest.shares.clone());
                 guest.resume_shares(&record).await;
                 let containers = guest.reconcile(record.containers).await;
+                found.is_decided = true;
                 let dir = RuntimeDir::adopt(&spec.runtime_dir);
                 Ok(Recovered::Resumed(Self::of(guest, dir, (containers, None), &spec.id)))
             }
@@ -118,24 +120,43 @@ impl Sandbox {
     }
 }
 
-/// Finds machine and guest again.
+/// A machine that is being taken over. Dropped before that is decided, it runs on, with what is shared with it: the
+/// next recovery is to find them.
+struct Found<M: Machine> {
+    machine: Arc<M>,
+    shares: Option<Arc<Shares>>,
+    is_decided: bool,
+}
+
+impl<M: Machine> Drop for Found<M> {
+    fn drop(&mut self) {
+        if !self.is_decided {
+            self.machine.let_go();
+            self.shares.iter().for_each(|shares| shares.let_go());
+        }
+    }
+}
+
+/// Finds machine and guest again. A machine without its guest ends.
 async fn reach<H: Hypervisor, C: Connect>(
     hypervisor: &H,
     connector: &C,
     record: &SandboxRecord,
     timing: &Timing,
-) -> Result<(H::Machine, C::Agent), Lost> {
+) -> Result<(Found<H::Machine>, C::Agent), Lost> {
     let handle = record.handle.as_ref().filter(|_| record.prepared).ok_or(Lost::Incomplete)?;
     let deadline = Deadline::after(timing.launch);
     let machine = hypervisor.reattach(&record.machine.spec(), handle, deadline).await?;
-    let machine = machine.ok_or(Lost::Machine)?;
+    let machine = Arc::new(machine.ok_or(Lost::Machine)?);
+    let mut found = Found { machine: machine.clone(), shares: None, is_decided: false };
     let connect = connector.connect(machine.agent_address(), Deadline::after(timing.request));
     let agent = tokio::select! {
         biased;
-        _ = machine.exited() => return Err(Lost::Machine),
-        agent = connect => agent?,
+        _ = machine.exited() => Err(Lost::Machine),
+        agent = connect => agent.map_err(Lost::from),
     };
-    Ok((machine, agent))
+    found.is_decided = agent.is_err();
+    Ok((found, agent?))
 }
 
 /// Ends whatever is left, and forgets the sandbox if nothing is.

@@ -9,7 +9,7 @@ use vc_types::{Deadline, DeviceId};
 use crate::accelerator::Chosen;
 use crate::end;
 use crate::machine::{QEMU, Shared};
-use crate::qmp::QmpError;
+use crate::qmp::{Qmp, QmpError};
 use crate::vsock::END_TIME;
 
 /// Where QEMU keeps the devices that have an id.
@@ -74,15 +74,15 @@ pub(crate) async fn resume(shared: &Shared, deadline: Deadline) -> Result<(), Co
 
 /// The devices that were plugged, as QEMU has them.
 pub(crate) async fn plugged(shared: &Shared, deadline: Deadline) -> Result<BTreeSet<DeviceId>, ControlError> {
-    match frontends(shared, deadline).await {
+    match frontends(&shared.qmp, deadline).await {
         Ok(plugged) => Ok(plugged),
         Err(error) => Err(control_error(shared, "list its devices", error).await),
     }
 }
 
 /// The devices of the kinds that are plugged, and that no machine is launched with.
-pub(crate) async fn frontends(shared: &Shared, deadline: Deadline) -> Result<BTreeSet<DeviceId>, QmpError> {
-    let listed = shared.qmp.execute(qmp::qom_list { path: PERIPHERALS.into() }, deadline).await?;
+pub(crate) async fn frontends(qmp: &Qmp, deadline: Deadline) -> Result<BTreeSet<DeviceId>, QmpError> {
+    let listed = qmp.execute(qmp::qom_list { path: PERIPHERALS.into() }, deadline).await?;
     let is_plugged = |kind: &str| {
         let kind = kind.strip_prefix("child<").and_then(|kind| kind.strip_suffix('>'));
         kind.is_some_and(|kind| FRONTENDS.contains(&kind))

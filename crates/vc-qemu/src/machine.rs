@@ -103,12 +103,6 @@ impl QemuMachine {
     }
 }
 
-impl QemuMachine {
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-}
-
 #[cfg(test)]
 impl QemuMachine {
     /// The devices that hold a port.

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -18,7 +19,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixStream;
-use vc_hypervisor::{LaunchError, Machine, MachineSpec, StopError};
+use tokio::task::JoinHandle;
+use vc_hypervisor::{LaunchError, MachineSpec, StopError};
 use vc_types::{Deadline, DeviceId, HostPath, ProcessIdentity};
 
 use crate::accelerator::Chosen;
@@ -31,6 +33,7 @@ use crate::process::Process;
 use crate::qmp::{Qmp, QmpError};
 use crate::sockets::Sockets;
 use crate::sys;
+use crate::tail::Tail;
 use crate::vsock::{DAEMON, Transport, Vsock};
 
 /// The names of QEMU's sockets in the runtime directory.
@@ -68,13 +71,17 @@ pub(crate) fn handle(shared: &Shared) -> String {
 }
 
 /// Takes over the machine; `None` when it has ended.
+///
+/// Nothing that is dropped on the way, by an error or by a caller who leaves, ends the machine: its processes are let
+/// go as they are adopted, and there is no [`QemuMachine`] and no [`Vsock`] before nothing is left to wait for.
 pub(crate) async fn reattach(
     spec: &MachineSpec,
     handle: &str,
     deadline: Deadline,
 ) -> Result<Option<QemuMachine>, LaunchError> {
     let handle = parse(handle)?;
-    let devices = Devices::try_from(handle.devices).map_err(|error| LaunchError::Control(error.into()))?;
+    let mut devices =
+        Devices::try_from(handle.devices).map_err(|error| LaunchError::Control(error.into()))?;
     let Some(qemu) = adopt(handle.qemu, "look for QEMU")? else { return Ok(None) };
     let daemon = match (&handle.transport, adopt(handle.daemon, "look for vhost-device-vsock")?) {
         (Transport::Daemon { .. }, None) => {
@@ -84,26 +91,14 @@ pub(crate) async fn reattach(
         }
         (_, daemon) => daemon,
     };
+    let qmp = connect(spec, &qemu, deadline).await?;
+    let stock = take_stock(&qmp, &mut devices, deadline).await;
+    stock.map_err(|error| LaunchError::Control(error.into()))?;
+    let (console, listening) = connect_console(spec)?;
     let vsock = Vsock::in_use(handle.transport, daemon, handle.sockets);
-    match connect(spec, &qemu, deadline).await {
-        Ok((qmp, console, listening)) => {
-            let accelerator = if handle.hardware { Chosen::Kvm } else { Chosen::Tcg };
-            let connected = Connected { qemu, qmp, console, listening, vsock, accelerator };
-            let machine = QemuMachine::new(connected, spec, devices);
-            match take_stock(machine.shared(), deadline).await {
-                Ok(()) => Ok(Some(machine)),
-                Err(error) => {
-                    machine.let_go();
-                    Err(LaunchError::Control(error.into()))
-                }
-            }
-        }
-        Err(error) => {
-            // It runs on; whoever gives it up says so.
-            vsock.let_go();
-            Err(error)
-        }
-    }
+    let accelerator = if handle.hardware { Chosen::Kvm } else { Chosen::Tcg };
+    let connected = Connected { qemu, qmp, console, listening, vsock, accelerator };
+    Ok(Some(QemuMachine::new(connected, spec, devices)))
 }
 
 fn parse(handle: &str) -> Result<Handle, LaunchError> {
@@ -121,36 +116,36 @@ fn adopt(process: Option<ProcessIdentity>, step: &'static str) -> Result<Option<
     Process::adopt(&process).map_err(|source| LaunchError::Host { step, source })
 }
 
-type Connections = (Qmp, crate::tail::Tail, tokio::task::JoinHandle<()>);
+/// Connects where QEMU listens for commands. A QEMU that dies meanwhile closes it.
+async fn connect(spec: &MachineSpec, qemu: &Process, deadline: Deadline) -> Result<Qmp, LaunchError> {
+    let control = UnixStream::connect(spec.runtime_dir.as_path().join(QMP_SOCKET)).await;
+    let control = control.map_err(|source| LaunchError::Host { step: "connect to QMP", source })?;
+    tokio::select! {
+        qmp = Qmp::connect(control, deadline) => qmp.map_err(|error| LaunchError::Control(error.into())),
+        _ = qemu.exited() => Err(LaunchError::Control(format!("{QEMU} ended").into())),
+    }
+}
 
-/// Connects where QEMU listens. A QEMU that dies meanwhile closes both.
-async fn connect(spec: &MachineSpec, qemu: &Process, deadline: Deadline) -> Result<Connections, LaunchError> {
-    let host = |step| move |source: io::Error| LaunchError::Host { step, source };
-    let socket = |name: &str| spec.runtime_dir.as_path().join(name);
-    let control = UnixStream::connect(socket(QMP_SOCKET)).await.map_err(host("connect to QMP"))?;
-    let qmp = tokio::select! {
-        qmp = Qmp::connect(control, deadline) => qmp.map_err(|error| LaunchError::Control(error.into()))?,
-        _ = qemu.exited() => return Err(LaunchError::Control(format!("{QEMU} ended").into())),
-    };
-    let console = std::os::unix::net::UnixStream::connect(socket(CONSOLE_SOCKET));
+/// Only once the machine is sure to be taken over: what QEMU writes there is read once.
+fn connect_console(spec: &MachineSpec) -> Result<(Tail, JoinHandle<()>), LaunchError> {
+    let console = StdUnixStream::connect(spec.runtime_dir.as_path().join(CONSOLE_SOCKET));
     let console = console.and_then(follow_console);
-    let (console, listening) = console.map_err(host("connect to the console"))?;
-    Ok((qmp, console, listening))
+    console.map_err(|source| LaunchError::Host { step: "connect to the console", source })
 }
 
 /// Makes known what is plugged and not in the handle, so that it can be unplugged, and takes away images that
 /// no device has.
-async fn take_stock(shared: &Shared, deadline: Deadline) -> Result<(), QmpError> {
-    let plugged = frontends(shared, deadline).await?;
-    shared.devices().keep_only(&plugged);
-    let nodes = shared.qmp.query(qmp::query_named_block_nodes { flat: Some(true) }, deadline).await?;
+async fn take_stock(qmp: &Qmp, devices: &mut Devices, deadline: Deadline) -> Result<(), QmpError> {
+    let plugged = frontends(qmp, deadline).await?;
+    devices.keep_only(&plugged);
+    let nodes = qmp.query(qmp::query_named_block_nodes { flat: Some(true) }, deadline).await?;
     let nodes = nodes.as_array().into_iter().flatten();
     let names = nodes.filter_map(|node| node.get("node-name").and_then(Value::as_str));
     let unused =
         names.filter_map(|name| name.parse::<DeviceId>().ok()).filter(|name| !plugged.contains(name));
     for node in unused.collect::<BTreeSet<_>>() {
         let delete = qmp::blockdev_del { node_name: node.to_string() };
-        if let Err(error) = shared.qmp.execute(delete, deadline).await {
+        if let Err(error) = qmp.execute(delete, deadline).await {
             tracing::warn!(%node, %error, "an image that no device has stays open");
         }
     }

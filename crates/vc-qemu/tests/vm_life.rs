@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, launch, signal, soon, spec};
@@ -171,6 +172,44 @@ async fn a_stopped_machine_that_is_dropped_late_takes_nothing_of_the_next_along(
     drop(first);
     assert_eq!(files(), its);
     second.stop(soon()).await.unwrap();
+    leftovers.assert_none();
+}
+
+/// Polls a future this often, then drops it.
+async fn given_up_after<F: Future>(polls: usize, work: F) -> Option<F::Output> {
+    let (mut work, mut left) = (std::pin::pin!(work), polls);
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_takeover_that_is_given_up_leaves_the_machine_as_it_is() {
+    let Some(image) = GuestImage::find() else { return };
+    let leftovers = Leftovers::new();
+    let mut spec = spec(&image, &leftovers);
+    spec.outlives_owner = true;
+    let machine = Qemu::default().launch(&spec, soon()).await.unwrap();
+    let handle = machine.handle();
+    machine.let_go();
+    drop(machine);
+    let mut polls = 1;
+    let machine = loop {
+        let reattached = given_up_after(polls, Qemu::default().reattach(&spec, &handle, soon())).await;
+        match reattached {
+            Some(reattached) => break reattached.unwrap().expect("it runs"),
+            None => polls += 1,
+        }
+    };
+    // Connected, greeted, negotiated, and asked what is plugged: each of them waits.
+    assert!(polls > 3, "given up {} times", polls - 1);
+    Connector::default().connect(machine.agent_address(), soon()).await.unwrap();
+    machine.stop(soon()).await.unwrap();
     leftovers.assert_none();
 }
 

@@ -113,6 +113,44 @@ async fn without_a_machine_everything_is_cleaned_up_and_the_known_ends_are_told(
     assert!(matches!(recover(&bench).await, Err(StoreError::NoRecord(_))));
 }
 
+/// A sandbox with a container, and nobody who owns it.
+async fn left_alone(bench: &Bench) {
+    let sandbox = bench.sandbox().await.unwrap();
+    bench.container(&sandbox, "web").await.unwrap();
+    sandbox.leave().await;
+}
+
+/// A recovery that nobody waits for, and another one behind it.
+async fn assert_found_again(bench: &Bench, when: &str) {
+    let given_up = tokio::time::timeout(Duration::from_millis(1), recover(bench)).await;
+    assert!(given_up.is_err(), "it hangs {when}");
+    assert_eq!(bench.hypervisor.machines().len(), 1, "the machine runs on {when}");
+    resumed(bench).await.stop().await.unwrap();
+    assert_nothing(bench, when);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_that_is_given_up_leaves_the_machine_to_the_next() {
+    let bench = kept(FakeAgent::new());
+    left_alone(&bench).await;
+    let before = bench.hypervisor.calls();
+    let sandbox = resumed(&bench).await;
+    let calls = before + 1..=bench.hypervisor.calls();
+    sandbox.stop().await.unwrap();
+    assert!(calls.clone().count() > 1, "{calls:?}");
+    for call in calls {
+        let mut bench = kept(FakeAgent::new());
+        bench.hypervisor =
+            FakeHypervisor::with_fault(NonZeroU32::new(call).unwrap(), vc_hypervisor::fake::Fault::Hang);
+        left_alone(&bench).await;
+        assert_found_again(&bench, &format!("at call {call}")).await;
+    }
+    let bench = kept(FakeAgent::new());
+    left_alone(&bench).await;
+    bench.agent.fail_next(Fault::Hang);
+    assert_found_again(&bench, "when the guest does not answer").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_does_not_answer_is_ended() {
     let bench = kept(FakeAgent::new());
