@@ -26,6 +26,7 @@ use crate::machine::{QEMU, QemuMachine};
 use crate::process::{Bonds, Process};
 use crate::qmp::{Qmp, QmpError};
 use crate::reattach::{self, CONSOLE_SOCKET, QMP_SOCKET};
+use crate::sockets::Sockets;
 use crate::sys::Identity;
 use crate::tail::Tail;
 use crate::vsock::{self, END_TIME, Vsock};
@@ -83,6 +84,7 @@ struct Prepared {
     topology: Topology,
     accelerator: Chosen,
     outlives_owner: bool,
+    sockets: Sockets,
 }
 
 impl Prepared {
@@ -97,14 +99,15 @@ impl Prepared {
         let vsock = vsock::prepare(config, &spec.runtime_dir, spec.outlives_owner, deadline).await?;
         let args = command_line(spec, machine, accelerator, &vsock.transport, topology.capacity());
         let (dir, outlives_owner) = (spec.runtime_dir.clone(), spec.outlives_owner);
-        Ok(Self { args, dir, image, vsock, topology, accelerator, outlives_owner })
+        let sockets = Sockets::new(None);
+        Ok(Self { args, dir, image, vsock, topology, accelerator, outlives_owner, sockets })
     }
 
     async fn spawn(mut self, config: &QemuConfig) -> Result<Spawned, LaunchError> {
         match self.exec(config) {
             Ok((qemu, control, console, listening)) => {
-                let Self { vsock, topology, accelerator, .. } = self;
-                Ok(Spawned { qemu, control, console, listening, vsock, topology, accelerator })
+                let Self { vsock, topology, accelerator, sockets, .. } = self;
+                Ok(Spawned { qemu, control, console, listening, vsock, topology, accelerator, sockets })
             }
             Err(error) => {
                 end_helper(&self.vsock).await;
@@ -118,10 +121,9 @@ impl Prepared {
         config: &QemuConfig,
     ) -> Result<(Process, UnixStream, Tail, JoinHandle<()>), LaunchError> {
         let host = |step| move |source: io::Error| LaunchError::Host { step, source };
-        let ends = |name| if self.outlives_owner { listening(&self.dir, name) } else { pair() };
-        let (control, qmp_end) = ends(QMP_SOCKET).map_err(host("make a socket for QMP"))?;
+        let (control, qmp_end) = self.ends(QMP_SOCKET).map_err(host("make a socket for QMP"))?;
         let (console_end, serial_end) =
-            ends(CONSOLE_SOCKET).map_err(host("make a socket for the console"))?;
+            self.ends(CONSOLE_SOCKET).map_err(host("make a socket for the console"))?;
         let (console, listening) = follow_console(console_end).map_err(host("read the guest's console"))?;
         let control = into_tokio(control).map_err(host("open the QMP socket"))?;
         let identity = config.user.map(|user| identity(user, self.accelerator)).transpose();
@@ -149,6 +151,19 @@ impl Prepared {
         Ok((qemu, control, console, listening))
     }
 
+    /// Our end of a connection to QEMU, and QEMU's: a socket to listen on if there is to be a next owner.
+    fn ends(&mut self, name: &str) -> io::Result<(StdUnixStream, OwnedFd)> {
+        if !self.outlives_owner {
+            return pair();
+        }
+        let path = HostPath::new(self.dir.as_path().join(name)).expect("below an absolute path");
+        let listener = UnixListener::bind(&path)?;
+        // Not before: one that was there is another machine's.
+        self.sockets.add(path.clone());
+        // The first connection waits there for QEMU.
+        Ok((StdUnixStream::connect(&path)?, listener.into()))
+    }
+
     /// What QEMU inherits, each under the number that its command line names.
     fn fds(&mut self, qmp: OwnedFd, console: OwnedFd) -> io::Result<Vec<FdMapping>> {
         let inherit = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
@@ -173,6 +188,7 @@ struct Spawned {
     vsock: Vsock,
     topology: Topology,
     accelerator: Chosen,
+    sockets: Sockets,
 }
 
 /// QEMU takes commands.
@@ -185,18 +201,20 @@ pub(crate) struct Connected {
     pub(crate) listening: JoinHandle<()>,
     pub(crate) vsock: Vsock,
     pub(crate) accelerator: Chosen,
+    /// Those that QEMU listens on for its next owner; none if it has no next.
+    pub(crate) sockets: Sockets,
 }
 
 impl Spawned {
     /// Opens QMP; QEMU's own death is the better answer when both fail.
     async fn connect(self, deadline: Deadline) -> Result<(Connected, Topology), LaunchError> {
-        let Self { qemu, control, console, listening, vsock, topology, accelerator } = self;
+        let Self { qemu, control, console, listening, vsock, topology, accelerator, sockets } = self;
         let failure = tokio::select! {
             biased;
             cause = qemu.exited() => Failure::Ended(cause),
             qmp = Qmp::connect(control, deadline) => match qmp {
                 Ok(qmp) => {
-                    let connected = Connected { qemu, qmp, console, listening, vsock, accelerator };
+                    let connected = Connected { qemu, qmp, console, listening, vsock, accelerator, sockets };
                     return Ok((connected, topology));
                 }
                 Err(error) => Failure::Unreachable(error),
@@ -257,13 +275,6 @@ fn identity(user: User, accelerator: Chosen) -> io::Result<Identity> {
 fn pair() -> io::Result<(StdUnixStream, OwnedFd)> {
     let (ours, theirs) = StdUnixStream::pair()?;
     Ok((ours, theirs.into()))
-}
-
-/// A socket that QEMU listens on, and the first connection to it, which waits there for QEMU.
-fn listening(dir: &HostPath, name: &str) -> io::Result<(StdUnixStream, OwnedFd)> {
-    let path = dir.as_path().join(name);
-    let listener = UnixListener::bind(&path)?;
-    Ok((StdUnixStream::connect(&path)?, listener.into()))
 }
 
 fn into_tokio(stream: StdUnixStream) -> io::Result<UnixStream> {

@@ -80,7 +80,7 @@ impl Shared {
 
 impl QemuMachine {
     pub(crate) fn new(connected: Connected, spec: &MachineSpec, devices: Devices) -> Self {
-        let Connected { qemu, qmp, console, listening, vsock, accelerator } = connected;
+        let Connected { qemu, qmp, console, listening, vsock, accelerator, sockets } = connected;
         let address = vsock.transport.agent_address();
         let (sender, exit) = watch::channel(None);
         let shared = Arc::new(Shared {
@@ -93,7 +93,7 @@ impl QemuMachine {
             capabilities: OnceCell::new(),
             limits: Limits::of(spec),
             resizing: Semaphore::new(1),
-            sockets: reattach::sockets(spec),
+            sockets,
             let_go: Notify::new(),
             devices: Mutex::new(devices),
             exit,

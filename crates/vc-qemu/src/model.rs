@@ -25,6 +25,7 @@ use crate::launch::Connected;
 use crate::machine::QemuMachine;
 use crate::process::{Bonds, Process};
 use crate::qmp::Qmp;
+use crate::sockets::Sockets;
 use crate::tail::Tail;
 use crate::vsock::{Transport, Vsock};
 
@@ -61,6 +62,7 @@ async fn machine(world: &World, spec: &MachineSpec) -> QemuMachine {
         vsock: Vsock::in_use(Transport::Kernel { cid: VsockCid(3) }, None, None),
         // With emulation no vCPU is taken out.
         accelerator: Chosen::Kvm,
+        sockets: Sockets::new(None),
     };
     let topology = Topology::new(Capacity { root_ports: 2, ..Capacity::default() }).unwrap();
     QemuMachine::new(connected, spec, Devices::new(topology))

@@ -97,7 +97,8 @@ pub(crate) async fn reattach(
     let (console, listening) = connect_console(spec)?;
     let vsock = Vsock::in_use(handle.transport, daemon, handle.sockets);
     let accelerator = if handle.hardware { Chosen::Kvm } else { Chosen::Tcg };
-    let connected = Connected { qemu, qmp, console, listening, vsock, accelerator };
+    let sockets = sockets(spec);
+    let connected = Connected { qemu, qmp, console, listening, vsock, accelerator, sockets };
     Ok(Some(QemuMachine::new(connected, spec, devices)))
 }
 
@@ -181,10 +182,10 @@ pub(crate) async fn clean_up(
     }
 }
 
-/// The sockets on which QEMU listens for its next owner; none if it has no next.
-pub(crate) fn sockets(spec: &MachineSpec) -> Sockets {
+/// The sockets on which QEMU listens for its next owner.
+fn sockets(spec: &MachineSpec) -> Sockets {
     let mut sockets = Sockets::new(None);
-    for name in [QMP_SOCKET, CONSOLE_SOCKET].into_iter().filter(|_| spec.outlives_owner) {
+    for name in [QMP_SOCKET, CONSOLE_SOCKET] {
         let path = spec.runtime_dir.as_path().join(name);
         sockets.add(HostPath::new(path).expect("below an absolute path"));
     }

@@ -128,12 +128,14 @@ pub(crate) async fn prepare(
         return Ok(vsock);
     }
     let own = config.user.map(|user| make_dir(dir, user)).transpose()?;
+    let made = Sockets::new(own.clone());
     let dir = own.as_ref().unwrap_or(dir);
     let (control, agent) = (socket(dir, CONTROL)?, socket(dir, AGENT)?);
     let news = NewFiles::watch(dir.as_path());
     let news = news.map_err(|source| LaunchError::Host { step: "watch the runtime directory", source })?;
     let daemon = spawn_daemon(config, dir, outlives_parent)?;
     let transport = Transport::Daemon { control, agent };
+    made.let_go();
     let mut vsock = Vsock::in_use(transport, Some(daemon), own);
     match vsock.ready(&news, deadline).await {
         Ok(device) => {

@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -172,6 +173,57 @@ async fn a_stopped_machine_that_is_dropped_late_takes_nothing_of_the_next_along(
     drop(first);
     assert_eq!(files(), its);
     second.stop(soon()).await.unwrap();
+    leftovers.assert_none();
+}
+
+#[tokio::test]
+async fn a_launch_that_fails_or_is_given_up_leaves_no_file() {
+    let Some(image) = GuestImage::find() else { return };
+    let leftovers = Leftovers::new();
+    let mut spec = spec(&image, &leftovers);
+    spec.outlives_owner = true;
+    let with = |program: &Path| Qemu::new(QemuConfig { program: program.into(), ..QemuConfig::default() });
+    let missing = with(Path::new("/nonexistent/qemu")).launch(&spec, soon()).await.unwrap_err();
+    assert!(matches!(missing, LaunchError::ProgramMissing { .. }), "{missing:?}");
+    leftovers.assert_none();
+    let ended = with(Path::new("/bin/false")).launch(&spec, soon()).await.unwrap_err();
+    assert!(matches!(ended, LaunchError::Exited { .. }), "{ended:?}");
+    leftovers.assert_none();
+    let bin = tempfile::tempdir().unwrap();
+    let hung = bin.path().join("qemu");
+    std::fs::write(&hung, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&hung, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let qemu = with(&hung);
+    let is_there = async {
+        while !leftovers.runtime_dir().join("console.sock").exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        launched = qemu.launch(&spec, soon()) => panic!("{launched:?}"),
+        () = is_there => {}
+    }
+    leftovers.assert_none();
+}
+
+#[tokio::test]
+async fn a_helper_that_cannot_be_started_leaves_no_directory() {
+    if !vc_tests::root() {
+        return;
+    }
+    let Some(image) = GuestImage::find() else { return };
+    let leftovers = Leftovers::new();
+    let user = Some(User { uid: 64_321, gid: 64_322 });
+    let vsock_program = "/nonexistent/vhost-device-vsock".into();
+    let qemu = Qemu::new(QemuConfig { user, vsock_program, ..QemuConfig::default() });
+    match qemu.launch(&spec(&image, &leftovers), soon()).await {
+        Err(LaunchError::ProgramMissing { .. }) => {}
+        Err(other) => panic!("{other:?}"),
+        Ok(machine) => {
+            machine.stop(soon()).await.unwrap();
+            vc_tests::skip("this host serves vsock in the kernel");
+        }
+    }
     leftovers.assert_none();
 }
 
