@@ -30,22 +30,22 @@ pub(crate) fn open(spec: &MachineSpec, user: Option<User>) -> Result<Image, Laun
     let end = end_in_memory(&kernel).map_err(unreadable)?;
     let initrd_size = initrd.metadata().map_or(0, |metadata| metadata.len());
     if let Some(end) = end {
-        check_memory(spec.memory, least_memory(end, initrd_size))?;
+        let least = least_memory(end, initrd_size).ok_or_else(no_kernel).map_err(unreadable)?;
+        if spec.memory < least {
+            return Err(LaunchError::TooLittleMemory { wanted: spec.memory, least });
+        }
     }
     Ok(Image { kernel: kernel.into(), initrd: initrd.into() })
 }
 
-fn check_memory(wanted: MiB, least: u64) -> Result<(), LaunchError> {
-    if wanted.bytes() >= least {
-        return Ok(());
-    }
-    let least = u32::try_from(least.div_ceil(1 << 20)).ok().and_then(MiB::new);
-    Err(LaunchError::TooLittleMemory { wanted, least: least.expect("more than was wanted") })
+/// The RAM disk is in memory twice while the kernel unpacks it. `None` when no machine has that much.
+fn least_memory(kernel_end: u64, initrd: u64) -> Option<MiB> {
+    let bytes = kernel_end.saturating_add(initrd.saturating_mul(2)).saturating_add(SLACK);
+    u32::try_from(bytes.div_ceil(1 << 20)).ok().and_then(MiB::new)
 }
 
-/// The RAM disk is in memory twice while the kernel unpacks it.
-fn least_memory(kernel_end: u64, initrd: u64) -> u64 {
-    kernel_end.saturating_add(initrd.saturating_mul(2)).saturating_add(SLACK)
+fn no_kernel() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is no kernel for x86-64")
 }
 
 fn readable(what: &'static str, path: &HostPath, user: Option<User>) -> Result<File, LaunchError> {
@@ -75,12 +75,18 @@ fn may_read(file: &Metadata, user: User) -> bool {
     user.uid == 0 || file.mode() & bit != 0
 }
 
+/// The machine of an ELF file (elf(5), `e_machine`), by its number in `linux/elf-em.h`.
+const X86_64: u16 = 62;
+
 /// Where the kernel ends in the guest's memory, by the program headers of its ELF file; `None` when it is
-/// no 64-bit ELF file. Source: elf(5).
+/// no 64-bit ELF file. One for another machine is refused. Source: elf(5).
 fn end_in_memory(kernel: &File) -> io::Result<Option<u64>> {
     let mut header = [0; 64];
     if kernel.read_at(&mut header, 0)? < header.len() || !header.starts_with(b"\x7fELF\x02\x01") {
         return Ok(None);
+    }
+    if header[18..20] != X86_64.to_le_bytes() {
+        return Err(no_kernel());
     }
     let offset = u64::from_le_bytes(header[32..40].try_into().expect("eight bytes"));
     let size = u16::from_le_bytes(header[54..56].try_into().expect("two bytes"));
@@ -110,6 +116,7 @@ mod tests {
     fn elf(memory_size: u64) -> tempfile::NamedTempFile {
         let mut bytes = [0u8; 120];
         bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18] = 62;
         bytes[32] = 64;
         bytes[54] = 56;
         bytes[56] = 1;
@@ -141,8 +148,24 @@ mod tests {
     #[test]
     fn the_ram_disk_counts_twice() {
         // Measured with a RAM disk of 12.8 MiB: 88 MiB panic, 96 MiB boot.
-        let least = least_memory(62 << 20, 13_446_776);
-        assert!((88 << 20..=96 << 20).contains(&least), "{least}");
+        let least = least_memory(62 << 20, 13_446_776).unwrap();
+        assert!((88..=96).contains(&least.get()), "{least}");
+    }
+
+    #[test]
+    fn what_no_machine_of_this_kind_can_start_is_refused() {
+        // Loaded where no machine has memory, as a damaged file may say; and one for ARM.
+        let too_far = elf(1 << 60);
+        let other = elf(46 << 20);
+        other.as_file().write_at(&183_u16.to_le_bytes(), 18).unwrap();
+        for kernel in [too_far, other] {
+            match open(&spec(&kernel, 128), None) {
+                Err(LaunchError::Image { what: "kernel", source, .. }) => {
+                    assert_eq!(source.kind(), io::ErrorKind::InvalidData, "{source}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]
