@@ -15,6 +15,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Starts a machine and returns once it takes commands; its guest may still be booting.
     ///
+    /// A machine that dies with this process may do so with the thread that polls this already: an adapter says so
+    /// where it is configured.
+    ///
     /// # Errors
     /// [`LaunchError`]; then nothing is left of the attempt: no process, no socket, no file.
     ///

@@ -14,6 +14,10 @@ pub struct QemuConfig {
     pub vsock_program: PathBuf,
     /// Whether the kernel kills the machine when this process dies, however it dies; but for one whose spec
     /// says that it outlives its owner.
+    ///
+    /// The kernel does so already when the thread ends that polled the launch (prctl(2), `PR_SET_PDEATHSIG`). So
+    /// launch on a thread that lasts as long as the machine: the main thread, or a worker of the tokio runtime;
+    /// not within `spawn_blocking`, nor on a thread of one's own that blocks on the launch and ends.
     pub die_with_parent: bool,
     /// Which machine QEMU emulates.
     pub machine_type: MachineType,

@@ -16,8 +16,9 @@ use vc_types::VsockCid;
 
 use crate::config::User;
 
-/// Makes the kernel kill the child when the thread that spawned it ends (prctl(2),
-/// `PR_SET_PDEATHSIG`). The threads of a tokio runtime last as long as the runtime.
+/// Makes the kernel kill the child when the thread that spawned it ends (prctl(2), `PR_SET_PDEATHSIG`). The
+/// workers of a tokio runtime last as long as the runtime; its blocking threads, and a thread that blocks on a
+/// future, may end before.
 pub(crate) fn kill_on_parent_death(command: &mut Command) {
     fn set(parent: Pid) -> io::Result<()> {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

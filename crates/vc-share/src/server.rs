@@ -64,6 +64,10 @@ pub struct ServerConfig {
     /// What the guest may keep. nydusd cannot be told, and lets it keep what virtiofsd does by [`Cache::Auto`].
     pub cache: Cache,
     /// Whether it ends with this process, however that ends.
+    ///
+    /// It ends already with the thread that polled [`Server::start`] (prctl(2), `PR_SET_PDEATHSIG`). So start it on a
+    /// thread that lasts as long as it is needed: the main thread, or a worker of the tokio runtime; not within
+    /// `spawn_blocking`, nor on a thread of one's own that blocks on the start and ends.
     pub die_with_parent: bool,
 }
 

@@ -67,7 +67,8 @@ pub(crate) fn set_mount_attributes(
 }
 
 /// Makes the kernel kill the child when the thread that spawned it ends (prctl(2), `PR_SET_PDEATHSIG`). The
-/// threads of a tokio runtime last as long as the runtime.
+/// workers of a tokio runtime last as long as the runtime; its blocking threads, and a thread that blocks on a
+/// future, may end before.
 pub(crate) fn kill_on_parent_death(command: &mut Command) {
     fn set(parent: Pid) -> io::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
