@@ -13,7 +13,7 @@ use crate::qmp::{Qmp, QmpError};
 use crate::vsock::END_TIME;
 
 /// Where QEMU keeps the devices that have an id.
-const PERIPHERALS: &str = "/machine/peripheral";
+pub(crate) const PERIPHERALS: &str = "/machine/peripheral";
 
 /// The kinds of device that can be plugged, by their names in QEMU.
 const FRONTENDS: [&str; 9] = [

@@ -137,7 +137,7 @@ impl Devices {
     }
 
     /// Forgets devices that are not among the `plugged`, and makes those known that were plugged unheard: in no
-    /// place that is known, with an image that may be theirs.
+    /// place that is known yet, with an image that may be theirs.
     pub(crate) fn keep_only(&mut self, plugged: &BTreeSet<DeviceId>) {
         let gone: Vec<_> = self.held.keys().filter(|device| !plugged.contains(*device)).cloned().collect();
         gone.iter().for_each(|device| self.give_back(device));
@@ -148,6 +148,21 @@ impl Devices {
                 turn: Arc::new(Semaphore::new(1)),
             };
             self.held.entry(device.clone()).or_insert_with(unheard);
+        }
+    }
+
+    /// The devices that must be in a place, and are in none that is known.
+    pub(crate) fn in_no_place(&self) -> Vec<DeviceId> {
+        let unknown = |held: &Held| held.taken.place.is_none() && held.taken.pmem.is_none();
+        self.held.iter().filter(|(_, held)| unknown(held)).map(|(device, _)| device.clone()).collect()
+    }
+
+    /// Puts a device into the free place of these kinds that it is in, if that is one of ours.
+    pub(crate) fn put(&mut self, device: &DeviceId, kinds: &[PortKind], is_in: impl Fn(Place) -> bool) {
+        let place = kinds.iter().find_map(|kind| put(&mut self.topology, device, *kind, &is_in));
+        match (place, self.held.get_mut(device)) {
+            (Some(place), Some(held)) => held.taken.place = Some(place),
+            _ => tracing::warn!(%device, "a device is in no place that is known"),
         }
     }
 
@@ -192,8 +207,7 @@ impl Devices {
     }
 
     /// The devices that hold a place.
-    #[cfg(test)]
-    pub(crate) fn names(&self) -> std::collections::BTreeSet<DeviceId> {
+    pub(crate) fn names(&self) -> BTreeSet<DeviceId> {
         self.held.keys().cloned().collect()
     }
 
@@ -210,4 +224,31 @@ impl Devices {
         let taken = |number: &u32| self.held.values().any(|held| held.taken.pmem == Some(*number));
         (0..).find(|number| !taken(number)).expect("fewer than 2^32 devices")
     }
+}
+
+/// Takes the free place of this kind for which `is_in` holds. The lowest is what a topology gives; those below are
+/// held by names of no device meanwhile.
+fn put(
+    topology: &mut Topology,
+    device: &DeviceId,
+    kind: PortKind,
+    is_in: impl Fn(Place) -> bool,
+) -> Option<Place> {
+    let mut skipped: Vec<DeviceId> = Vec::new();
+    let place = loop {
+        let place = topology.take(device, kind).ok();
+        if place.is_none_or(&is_in) {
+            break place;
+        }
+        let name: DeviceId = format!("skipped.{}", skipped.len()).parse().expect("a plain name");
+        let moved = topology.give_back(device).and_then(|()| topology.take(&name, kind));
+        if moved.is_err() {
+            break None;
+        }
+        skipped.push(name);
+    };
+    for name in &skipped {
+        topology.give_back(name).expect("it was taken above");
+    }
+    place
 }

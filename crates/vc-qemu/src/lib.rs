@@ -34,6 +34,7 @@ mod reattach;
 mod resize;
 mod sockets;
 mod statistics;
+mod stock;
 mod sys;
 mod tail;
 mod vsock;

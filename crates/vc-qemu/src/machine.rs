@@ -15,6 +15,8 @@ use vc_types::{AgentAddress, Deadline, DeviceId, MiB};
 
 use crate::accelerator::Chosen;
 use crate::devices::Devices;
+#[cfg(test)]
+use crate::devices::DevicesRecord;
 use crate::launch::Connected;
 use crate::process::Process;
 use crate::qmp::Qmp;
@@ -108,6 +110,11 @@ impl QemuMachine {
     /// The devices that hold a port.
     pub(crate) fn devices(&self) -> BTreeSet<DeviceId> {
         self.shared.devices().names()
+    }
+
+    /// What its handle says of its devices.
+    pub(crate) fn record(&self) -> DevicesRecord {
+        self.shared.devices().record(self.shared.next_fdset.load(Ordering::Relaxed))
     }
 }
 

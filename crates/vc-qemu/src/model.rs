@@ -2,6 +2,7 @@
 //! whatever it does: every call returns in time, and in the end our tables are the model's.
 
 mod resize;
+mod takeover;
 mod world;
 
 use std::collections::BTreeSet;

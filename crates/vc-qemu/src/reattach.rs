@@ -5,7 +5,6 @@
 //! what is plugged where. QEMU is asked what is there all the same: a plug that was under way when the owner
 //! died is not in the handle.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -14,24 +13,22 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use qapi::qmp;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use vc_hypervisor::{LaunchError, MachineSpec, StopError};
-use vc_types::{Deadline, DeviceId, HostPath, ProcessIdentity};
+use vc_types::{Deadline, HostPath, ProcessIdentity};
 
 use crate::accelerator::Chosen;
 use crate::config::QemuConfig;
-use crate::control::frontends;
 use crate::devices::{Devices, DevicesRecord};
 use crate::launch::{Connected, follow_console};
 use crate::machine::{QEMU, QemuMachine, Shared};
 use crate::process::Process;
-use crate::qmp::{Qmp, QmpError};
+use crate::qmp::Qmp;
 use crate::sockets::Sockets;
+use crate::stock::take_stock;
 use crate::sys;
 use crate::tail::Tail;
 use crate::vsock::{DAEMON, Transport, Vsock};
@@ -132,25 +129,6 @@ fn connect_console(spec: &MachineSpec) -> Result<(Tail, JoinHandle<()>), LaunchE
     let console = StdUnixStream::connect(spec.runtime_dir.as_path().join(CONSOLE_SOCKET));
     let console = console.and_then(follow_console);
     console.map_err(|source| LaunchError::Host { step: "connect to the console", source })
-}
-
-/// Makes known what is plugged and not in the handle, so that it can be unplugged, and takes away images that
-/// no device has.
-async fn take_stock(qmp: &Qmp, devices: &mut Devices, deadline: Deadline) -> Result<(), QmpError> {
-    let plugged = frontends(qmp, deadline).await?;
-    devices.keep_only(&plugged);
-    let nodes = qmp.query(qmp::query_named_block_nodes { flat: Some(true) }, deadline).await?;
-    let nodes = nodes.as_array().into_iter().flatten();
-    let names = nodes.filter_map(|node| node.get("node-name").and_then(Value::as_str));
-    let unused =
-        names.filter_map(|name| name.parse::<DeviceId>().ok()).filter(|name| !plugged.contains(name));
-    for node in unused.collect::<BTreeSet<_>>() {
-        let delete = qmp::blockdev_del { node_name: node.to_string() };
-        if let Err(error) = qmp.execute(delete, deadline).await {
-            tracing::warn!(%node, %error, "an image that no device has stays open");
-        }
-    }
-    Ok(())
 }
 
 /// Ends QEMU and its helper, told by their names and by `dir` being their working directory, and removes the

@@ -109,26 +109,37 @@ pub(super) async fn a_machine_that_was_let_go_can_be_taken_over<H: Hypervisor>(
     spec: &MachineSpec,
     image: &Path,
 ) {
+    // The disks that come late are units of a controller, or have a port each.
+    for more_ports in [0, 2] {
+        let mut spec = spec.clone();
+        spec.outlives_owner = true;
+        spec.hotplug_ports += more_ports;
+        can_be_taken_over(hypervisor, &spec, image).await;
+    }
+}
+
+async fn can_be_taken_over<H: Hypervisor>(hypervisor: &H, spec: &MachineSpec, image: &Path) {
     let deadline = || Deadline::after(PATIENCE);
-    let mut spec = spec.clone();
-    spec.outlives_owner = true;
-    let machine = launch(hypervisor, &spec).await;
+    let machine = launch(hypervisor, spec).await;
     let kept = disk("disk0", image);
     machine.plug(&kept.clone().into(), deadline()).await.expect("there is room");
     let handle = machine.handle();
     // One that is plugged after the handle was written down.
-    machine.plug(&disk("disk1", image).into(), deadline()).await.expect("there is room");
+    let unheard = disk("disk1", image);
+    let taken = machine.plug(&unheard.clone().into(), deadline()).await.expect("there is room");
     machine.let_go();
     drop(machine);
-    let machine = hypervisor.reattach(&spec, &handle, deadline()).await.expect("it can be taken over");
+    let machine = hypervisor.reattach(spec, &handle, deadline()).await.expect("it can be taken over");
     let machine = machine.expect("it runs");
     let plugged: Vec<_> = machine.plugged(deadline()).await.expect("it tells").into_iter().collect();
     assert_eq!(plugged.iter().map(DeviceId::as_str).collect::<Vec<_>>(), ["disk0", "disk1"]);
     let again = machine.plug(&kept.into(), deadline()).await;
     assert!(matches!(again, Err(PlugError::Port { .. })), "{again:?}");
+    let next = machine.plug(&disk("disk2", image).into(), deadline()).await.expect("there is room");
+    assert_ne!(next, taken, "the place of {} is not free", unheard.id);
     machine.statistics(deadline()).await.expect("it obeys");
     machine.stop(deadline()).await.expect("it stops");
-    let none = hypervisor.reattach(&spec, &machine.handle(), deadline()).await;
+    let none = hypervisor.reattach(spec, &machine.handle(), deadline()).await;
     assert!(matches!(none, Ok(None)), "it has ended");
 }
 

@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use vc_types::DeviceId;
 
 use super::BRIEF;
+use crate::control::PERIPHERALS;
 
 const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}"#;
 
@@ -163,6 +164,8 @@ impl State {
             }
             "query-hotpluggable-cpus" => answer(self.vcpus()),
             "query-memory-devices" => answer(self.memory()),
+            "qom-list" if text("path") == PERIPHERALS => answer(self.peripherals()),
+            "qom-get" => self.property(&text("path"), &text("property")),
             "qom-list" => {
                 let objects = self.backends.keys().filter(|(kind, _)| *kind == "object");
                 answer(objects.map(|(_, name)| json!({"name": name, "type": "child<memory>"})).collect())
@@ -225,6 +228,26 @@ impl State {
             false => json!({"device": name, "path": format!("/machine/peripheral/{name}")}),
         };
         (json!({"return": {}}), vec![json!({"event": "DEVICE_DELETED", "data": data})])
+    }
+
+    /// The guest has let go of a device, and nobody was there to hear of it.
+    pub(super) fn lose(&mut self, device: &DeviceId) {
+        self.remove(device.as_str());
+    }
+
+    fn peripherals(&self) -> Value {
+        let kind = |device: &Device| format!("child<{}>", device.arguments["driver"].as_str().unwrap());
+        self.devices.iter().map(|(name, device)| json!({"name": name, "type": kind(device)})).collect()
+    }
+
+    /// A device's bus is a path, everything else is as it was given.
+    fn property(&self, path: &str, name: &str) -> Answer {
+        let device = path.strip_prefix(PERIPHERALS).and_then(|path| self.devices.get(&path[1..]));
+        let given = |name: &str| device.and_then(|device| device.arguments.get(name)).cloned();
+        match (name, given("bus")) {
+            ("parent_bus", Some(Value::String(bus))) => answer(format!("{PERIPHERALS}/{bus}/{bus}").into()),
+            _ => given(name).map_or_else(|| refuse("GenericError"), answer),
+        }
     }
 
     fn nodes(&self) -> Value {
