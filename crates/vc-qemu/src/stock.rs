@@ -12,15 +12,39 @@ use crate::devices::Devices;
 use crate::qmp::{Qmp, QmpError};
 
 /// Makes known what is plugged and not in the handle, so that it can be unplugged and nothing is plugged into its
-/// place; and takes away images that no device has.
+/// place; and takes away what was behind devices that are gone, and images that no device has.
 pub(crate) async fn take_stock(qmp: &Qmp, devices: &mut Devices, deadline: Deadline) -> Result<(), QmpError> {
     let plugged = frontends(qmp, deadline).await?;
+    release_gone(qmp, devices, &plugged, deadline).await?;
     devices.keep_only(&plugged);
     for device in devices.in_no_place() {
         let spot = Spot::of(qmp, &device, deadline).await?;
         devices.put(&device, spot.kinds(), |place| spot.is(place));
     }
     delete_unused_images(qmp, &plugged, deadline).await
+}
+
+/// Takes away what was behind the devices that went meanwhile: their names are to be free again.
+async fn release_gone(
+    qmp: &Qmp,
+    devices: &Devices,
+    plugged: &BTreeSet<DeviceId>,
+    deadline: Deadline,
+) -> Result<(), QmpError> {
+    for device in devices.names().difference(plugged) {
+        let commands = devices.undo(device).unwrap_or_default().commands;
+        for answer in qmp.pipeline(commands, deadline).await {
+            match answer {
+                Ok(_) => {}
+                // The last owner may have come as far.
+                Err(error @ QmpError::Refused { .. }) => {
+                    tracing::debug!(%device, %error, "nothing to take away");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn delete_unused_images(

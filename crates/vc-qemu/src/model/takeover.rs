@@ -5,7 +5,7 @@ use vc_device::DeviceSpec;
 use vc_hypervisor::{Hotplug, conformance};
 
 use super::world::{World, serve};
-use super::{machine, patient, spec};
+use super::{machine, patient, spec, specs};
 use crate::devices::{Devices, DevicesRecord};
 use crate::qmp::Qmp;
 use crate::stock::take_stock;
@@ -38,5 +38,21 @@ async fn a_device_that_was_plugged_unheard_keeps_its_place() {
         let plugged = &written["topology"]["plugged"];
         let expected = serde_json::json!([{"kind": "root-port", "index": 1, "device": "d1"}]);
         assert_eq!(*plugged, expected, "at {place}, known: {known}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_behind_a_device_that_went_unheard_is_taken_away() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    for device in specs(image.path()) {
+        let world = World::default();
+        let machine = machine(&world, &spec()).await;
+        machine.plug(&device, patient()).await.unwrap();
+        let record = machine.record();
+        world.lock().unwrap().lose(device.id());
+        let devices = taken_over(&world, record).await;
+        assert!(devices.names().is_empty(), "{device:?}");
+        let world = world.lock().unwrap();
+        assert!(world.backends.is_empty(), "{device:?} left {:?}", world.backends);
     }
 }
