@@ -91,7 +91,8 @@ async fn create_mounted(
         super::copy_up::fill(&mut spec, &bundle, guest.modules()).await?;
         write_bundle(&bundle, &spec)?;
         let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
-        let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), console };
+        let rlimits = process.rlimits().clone().unwrap_or_default();
+        let task = |console| Task::Create { id: id.to_string(), bundle: bundle.clone(), rlimits, console };
         launch(guest.launcher(), task, Terminal::of(process)?, None, &bundle).await
     };
     match launched.await {

@@ -7,6 +7,7 @@
 use super::command::{become_program, command};
 use super::protocol::{ExecTask, Failure};
 use crate::cgroup::ROOT;
+use crate::limits::make_room;
 use crate::sys::{self, Child};
 use libcontainer::syscall::syscall::{Syscall, create_syscall};
 use libcontainer::{capabilities, tty};
@@ -41,6 +42,7 @@ pub(super) fn exec(task: &ExecTask, init: OwnedFd) -> Result<i32, Failure> {
     let cgroup =
         open_cgroup(&task.joining.cgroup, &init).map_err(Failure::step("open the container's cgroup"))?;
     set_oom_score(&task.process)?;
+    make_room(task.process.rlimits().as_deref().unwrap_or_default());
     // Processes of the container must not trace this one, nor open its files by way of /proc.
     prctl::set_dumpable(false).map_err(Failure::step("become undumpable"))?;
     setns(init.as_fd(), namespaces(&task.joining.namespaces)).map_err(|errno| match errno {

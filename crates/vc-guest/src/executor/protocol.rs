@@ -3,7 +3,7 @@
 //! The agent asks the executor for a worker with one message on a Unix socket: a byte, and descriptors.
 //! Everything else goes over a socket of the worker's own, as lines of JSON.
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxSeccomp, PosixRlimit, Process};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ pub(crate) const STATE: &str = "/run/vc/state";
 /// What a worker is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
-    /// Create the container whose `config.json` is in `bundle`.
-    Create { id: String, bundle: PathBuf, console: Option<PathBuf> },
+    /// Create the container whose `config.json` is in `bundle`, with these limits for its first process.
+    Create { id: String, bundle: PathBuf, rlimits: Vec<PosixRlimit>, console: Option<PathBuf> },
     /// Start one more process in a container.
     Exec(Box<ExecTask>),
     /// Make a pid namespace with an init of its own.

@@ -4,6 +4,7 @@ use super::join::exec;
 use super::namespace::{pid_namespace, user_namespace};
 use super::protocol::{Answer, Failure, STATE, Task};
 use super::workload::Workload;
+use crate::limits::make_room;
 use crate::log::chain;
 use libcontainer::container::ContainerStatus;
 use libcontainer::container::builder::ContainerBuilder;
@@ -60,7 +61,10 @@ impl Worker {
 
     fn perform(&mut self, task: Task) -> Result<i32, Failure> {
         match task {
-            Task::Create { id, bundle, console } => create(id, bundle, console),
+            Task::Create { id, bundle, rlimits, console } => {
+                make_room(&rlimits);
+                create(id, bundle, console)
+            }
             Task::Exec(task) => exec(&task, self.init.take().ok_or(Failure::Gone)?),
             Task::PidNamespace => pid_namespace().map_err(|error| other(&error)),
             Task::UserNamespace(mappings) => user_namespace(&mappings),

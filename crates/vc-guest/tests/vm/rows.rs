@@ -1,6 +1,6 @@
 //! The rows of `docs/OCI.md`, as what a specification says and what its container must see then.
 
-use crate::guest::rootfs;
+use crate::guest::{merge, rootfs};
 use serde_json::{Value, json};
 
 /// One row of the table.
@@ -222,6 +222,10 @@ pub(crate) fn linux() -> Vec<Row> {
         ],
         "gidMappings": [{"hostID": 2000, "containerID": 0, "size": 20}],
     }));
+    // More than who is in there could raise it to.
+    let mut limited =
+        json!({"process": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 300_000, "hard": 300_000}]}});
+    merge(&mut limited, &users);
     vec![
         seen("linux.namespaces: mount", json!({}), "grep -c ' / / ' /proc/self/mountinfo", "1"),
         seen("linux.namespaces: pid", json!({}), "echo $$", "1"),
@@ -243,7 +247,12 @@ pub(crate) fn linux() -> Vec<Row> {
             "ip link show lo | grep -q UP && echo shared || echo own",
             "shared",
         ),
-        seen("linux.uidMappings", users.clone(), "echo $(cat /proc/self/uid_map)", "0 1000 10 10 5000 1"),
+        seen(
+            "linux.uidMappings",
+            limited,
+            "echo $(cat /proc/self/uid_map) $(ulimit -Hn)",
+            "0 1000 10 10 5000 1 300000",
+        ),
         seen("linux.gidMappings", users, "echo $(cat /proc/self/gid_map)", "0 2000 20"),
         not_carried("linux.timeOffsets", "/linux/timeOffsets", json!({"boottime": {"secs": 5}})),
         seen(
