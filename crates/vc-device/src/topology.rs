@@ -111,6 +111,18 @@ impl Topology {
         Err(full)
     }
 
+    /// Takes the place that `device` is in already, as in a machine that is taken over: the one for which `is_it` holds.
+    /// `None` when there is none, or another device has it, or this one has a place; nothing has changed then.
+    pub fn take_known(&mut self, device: &DeviceId, is_it: impl Fn(Place) -> bool) -> Option<Place> {
+        if self.find(device).is_some() {
+            return None;
+        }
+        let all = |kind| (0..self.slots(kind).count()).map(move |index| (kind, index));
+        let mut places = PortKind::ALL.into_iter().flat_map(all);
+        let (kind, index) = places.find(|(kind, index)| is_it(Place::new(*kind, *index)))?;
+        self.slots_mut(kind).put(index, device.clone()).then(|| Place::new(kind, index))
+    }
+
     /// The place that holds `device`.
     pub fn find(&self, device: &DeviceId) -> Option<Place> {
         PortKind::ALL.into_iter().find_map(|kind| Some(Place::new(kind, self.slots(kind).find(device)?)))
@@ -186,6 +198,18 @@ mod tests {
         assert_eq!(more, Err(PortError::NoneFree { kind: PortKind::RootPort, count: 3 }));
         let known = ports_only.take_for_disk(&"d1".parse().unwrap());
         assert_eq!(known, Err(PortError::AlreadyPlugged("d1".parse().unwrap())));
+    }
+
+    #[test]
+    fn a_device_is_put_where_it_is_and_nowhere_else() {
+        let mut topology = topology(2, 1, true);
+        let (there, other): (DeviceId, DeviceId) = ("there".parse().unwrap(), "other".parse().unwrap());
+        let unit = topology.take_known(&there, |place| place.bus() == "scsi0.0").unwrap();
+        assert_eq!((unit.kind(), topology.find(&there)), (PortKind::ScsiUnit, Some(unit)));
+        assert_eq!(topology.take_known(&there, |_| true), None, "it has a place");
+        assert_eq!(topology.take_known(&other, |place| place == unit), None, "another device has it");
+        assert_eq!(topology.take_known(&other, |_| false), None, "there is no such place");
+        assert_eq!(topology.plugged(), [(unit, &there)]);
     }
 
     #[test]

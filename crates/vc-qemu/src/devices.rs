@@ -157,10 +157,9 @@ impl Devices {
         self.held.iter().filter(|(_, held)| unknown(held)).map(|(device, _)| device.clone()).collect()
     }
 
-    /// Puts a device into the free place of these kinds that it is in, if that is one of ours.
-    pub(crate) fn put(&mut self, device: &DeviceId, kinds: &[PortKind], is_in: impl Fn(Place) -> bool) {
-        let place = kinds.iter().find_map(|kind| put(&mut self.topology, device, *kind, &is_in));
-        match (place, self.held.get_mut(device)) {
+    /// Puts a device into the place that it is in, if that is one of ours.
+    pub(crate) fn put(&mut self, device: &DeviceId, is_in: impl Fn(Place) -> bool) {
+        match (self.topology.take_known(device, is_in), self.held.get_mut(device)) {
             (Some(place), Some(held)) => held.taken.place = Some(place),
             _ => tracing::warn!(%device, "a device is in no place that is known"),
         }
@@ -224,31 +223,4 @@ impl Devices {
         let taken = |number: &u32| self.held.values().any(|held| held.taken.pmem == Some(*number));
         (0..).find(|number| !taken(number)).expect("fewer than 2^32 devices")
     }
-}
-
-/// Takes the free place of this kind for which `is_in` holds. The lowest is what a topology gives; those below are
-/// held by names of no device meanwhile.
-fn put(
-    topology: &mut Topology,
-    device: &DeviceId,
-    kind: PortKind,
-    is_in: impl Fn(Place) -> bool,
-) -> Option<Place> {
-    let mut skipped: Vec<DeviceId> = Vec::new();
-    let place = loop {
-        let place = topology.take(device, kind).ok();
-        if place.is_none_or(&is_in) {
-            break place;
-        }
-        let name: DeviceId = format!("skipped.{}", skipped.len()).parse().expect("a plain name");
-        let moved = topology.give_back(device).and_then(|()| topology.take(&name, kind));
-        if moved.is_err() {
-            break None;
-        }
-        skipped.push(name);
-    };
-    for name in &skipped {
-        topology.give_back(name).expect("it was taken above");
-    }
-    place
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use qapi::qmp;
 use serde_json::Value;
-use vc_device::{Place, PortKind};
+use vc_device::Place;
 use vc_types::{Deadline, DeviceId};
 
 use crate::control::{PERIPHERALS, frontends};
@@ -19,7 +19,7 @@ pub(crate) async fn take_stock(qmp: &Qmp, devices: &mut Devices, deadline: Deadl
     devices.keep_only(&plugged);
     for device in devices.in_no_place() {
         let spot = Spot::of(qmp, &device, deadline).await?;
-        devices.put(&device, spot.kinds(), |place| spot.is(place));
+        devices.put(&device, |place| spot.is(place));
     }
     delete_unused_images(qmp, &plugged, deadline).await
 }
@@ -97,15 +97,6 @@ impl Spot {
             target: number(get("scsi-id").await?),
             unit: number(get("lun").await?),
         })
-    }
-
-    /// The kinds of place that it may be.
-    fn kinds(&self) -> &'static [PortKind] {
-        match (&self.bus, self.target) {
-            (None, _) => &[],
-            (Some(_), Some(_)) => &[PortKind::ScsiUnit],
-            (Some(_), None) => &[PortKind::RootPort, PortKind::SwitchPort, PortKind::BridgePort],
-        }
     }
 
     fn is(&self, place: Place) -> bool {
