@@ -8,6 +8,7 @@ mod markers;
 mod mounting;
 mod overlay;
 mod ownership;
+mod place;
 mod request;
 mod table;
 mod verity;

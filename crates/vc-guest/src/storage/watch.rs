@@ -8,10 +8,11 @@
 //! guest remembers sizes and times of a share for a second, which is less than there is between two looks. Links
 //! come last, as in the source: whoever is told of a new `..data` of a config map finds all that it leads to.
 
+use super::place::Place;
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, Metadata, Permissions};
+use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -168,36 +169,44 @@ impl Copy {
             found.iter().filter(changed).partition(|(_, stamp)| stamp.is_link());
         for (path, stamp) in others {
             let (from, to) = self.make_room(path, stamp)?;
-            copy(&look(&self.source, path)?, &from, &to).map_err(|error| CopyError::Entry(from, error))?;
+            to.copy(&look(&self.source, path)?, &from).map_err(|error| CopyError::Entry(from, error))?;
         }
         let mut new_links = Vec::new();
         for (path, stamp) in links {
             let (from, to) = self.make_room(path, stamp)?;
-            let leads_to = std::fs::read_link(&from).map_err(|error| CopyError::Entry(from, error))?;
-            new_links.push((leads_to, stamp.owner, to));
+            let leads_to =
+                std::fs::read_link(&from).map_err(|error| CopyError::Entry(from.clone(), error))?;
+            new_links.push((from, leads_to, stamp.owner, to));
         }
         // All that the links lead to is as it was when they were.
         if scan(&self.source)? != found {
             return Err(CopyError::Changed);
         }
-        for (leads_to, owner, to) in new_links {
-            put_link(&leads_to, owner, &to).map_err(|error| CopyError::Entry(to, error))?;
+        for (from, leads_to, owner, to) in new_links {
+            to.put_link(&leads_to, owner).map_err(|error| CopyError::Entry(from, error))?;
         }
         for path in self.known.keys().rev().filter(|path| !found.contains_key(*path)) {
-            let gone = join(&self.target, path);
-            remove(&gone).map_err(|error| CopyError::Entry(gone, error))?;
+            match Place::of(&self.target, path).and_then(|gone| gone.remove()) {
+                // Gone with its directory, which may have become a file.
+                Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    return Err(CopyError::Entry(join(&self.target, path), error));
+                }
+                _ => {}
+            }
         }
         (self.known, self.seen) = (found, None);
         Ok(())
     }
 
     /// An entry in the source and in the copy. What is of another kind there goes first.
-    fn make_room(&self, path: &Path, stamp: &Stamp) -> Result<(PathBuf, PathBuf), CopyError> {
-        let (from, to) = (join(&self.source, path), join(&self.target, path));
-        if self.known.get(path).is_some_and(|before| (before.mode ^ stamp.mode) & libc::S_IFMT != 0) {
-            remove(&to).map_err(|error| CopyError::Entry(from.clone(), error))?;
-        }
-        Ok((from, to))
+    fn make_room(&self, path: &Path, stamp: &Stamp) -> Result<(PathBuf, Place), CopyError> {
+        let from = join(&self.source, path);
+        let room = Place::of(&self.target, path).and_then(|to| {
+            let is_other =
+                self.known.get(path).is_some_and(|before| (before.mode ^ stamp.mode) & libc::S_IFMT != 0);
+            if is_other { to.remove().map(|()| to) } else { Ok(to) }
+        });
+        room.map(|to| (from.clone(), to)).map_err(|error| CopyError::Entry(from, error))
     }
 }
 
@@ -238,47 +247,11 @@ fn look(source: &Path, path: &Path) -> Result<Metadata, CopyError> {
     entry.map_err(|error| CopyError::Entry(full, error))
 }
 
-/// Makes or renews one entry that is no link. A file is written in place, so that whoever watches it is told.
-fn copy(entry: &Metadata, from: &Path, to: &Path) -> std::io::Result<()> {
-    if entry.is_dir() {
-        match DirBuilder::new().create(to) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    } else if entry.is_file() {
-        std::fs::copy(from, to)?;
-    } else {
-        // Sockets, pipes and devices have no contents to copy.
-        return Ok(());
-    }
-    lchown(to, Some(entry.uid()), Some(entry.gid()))?;
-    std::fs::set_permissions(to, Permissions::from_mode(entry.mode() & 0o7777))
-}
-
-/// Renamed over the old one, so that there is a link at every moment.
-fn put_link(leads_to: &Path, (uid, gid): (u32, u32), to: &Path) -> std::io::Result<()> {
-    let new = to.with_file_name(".vc-new-link");
-    // One that was left when a rename failed.
-    remove(&new)?;
-    symlink(leads_to, &new)?;
-    lchown(&new, Some(uid), Some(gid))?;
-    std::fs::rename(&new, to)
-}
-
-fn remove(target: &Path) -> std::io::Result<()> {
-    match target.symlink_metadata() {
-        Ok(entry) if entry.is_dir() => std::fs::remove_dir_all(target),
-        Ok(_) => std::fs::remove_file(target),
-        // Gone with its directory, which may have become a file.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{create_dir, read_link, read_to_string, rename, write};
+    use std::fs::{Permissions, create_dir, read_link, read_to_string, rename, write};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn copied(source: &Path, target: &Path) -> Copy {
         let mut copy = Copy::new(source, target);
@@ -360,6 +333,42 @@ mod tests {
         write(source.join("..2"), "file").unwrap();
         settled(&mut copy);
         assert_eq!(read_to_string(target.join("..2")).unwrap(), "file");
+    }
+
+    #[test]
+    fn no_link_of_the_containers_leads_a_copy_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target, outside) =
+            (root.path().join("source"), root.path().join("target"), root.path().join("outside"));
+        for directory in [&source, &source.join("dir"), &outside] {
+            create_dir(directory).unwrap();
+        }
+        for file in ["file", "dir/below", "dir/goes"] {
+            write(source.join(file), "of the host").unwrap();
+        }
+        let mut copy = copied(&source, &target);
+        for file in ["file", "below", "goes"] {
+            write(outside.join(file), "of the guest").unwrap();
+        }
+        let changes = || {
+            write(source.join("file"), "new").unwrap();
+            write(source.join("dir/below"), "new").unwrap();
+            std::fs::remove_file(source.join("dir/goes")).unwrap();
+        };
+        std::fs::remove_file(target.join("file")).unwrap();
+        symlink(outside.join("file"), target.join("file")).unwrap();
+        std::fs::remove_dir_all(target.join("dir")).unwrap();
+        symlink(&outside, target.join("dir")).unwrap();
+        changes();
+        copy.look().unwrap();
+        copy.look().unwrap_err();
+        let file = Place::of(&target, Path::new("file")).unwrap();
+        file.copy(&source.metadata().unwrap(), &source).unwrap_err();
+        file.copy(&source.join("file").metadata().unwrap(), &source.join("file")).unwrap_err();
+        assert_eq!(Place::of(&target, Path::new("dir/goes")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        for file in ["file", "below", "goes"] {
+            assert_eq!(read_to_string(outside.join(file)).unwrap(), "of the guest", "{file}");
+        }
     }
 
     #[test]
