@@ -1,6 +1,8 @@
 //! virtiofsd: which one it is, and how it is called.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
@@ -25,10 +27,12 @@ pub(super) async fn start(
 ) -> Result<Server, ServerError> {
     let program = config.program.clone().map_or_else(find_virtiofsd, Ok)?;
     let flavour = flavour(&program, deadline).await?;
+    let arguments = arguments(flavour, config.cache, directory);
+    let arguments = arguments.map_err(|source| ServerError::Run { program: program.clone(), source })?;
     let failed = |source| ServerError::Socket { socket: socket.clone(), source };
     let listener = UnixListener::bind(socket.as_path()).map_err(failed)?;
     let mut command = Command::new(&program);
-    command.args(arguments(flavour, config.cache, directory));
+    command.args(arguments);
     let fd = FdMapping { parent_fd: listener.into(), child_fd: SOCKET_FD };
     command.fd_mappings(vec![fd]).expect("one descriptor collides with no other");
     Server::spawn(config, command, socket)
@@ -53,8 +57,10 @@ enum Flavour {
     Qemu,
 }
 
-fn arguments(flavour: Flavour, cache: Cache, directory: &HostPath) -> Vec<String> {
-    let directory = directory.as_path().display();
+fn arguments(flavour: Flavour, cache: Cache, directory: &HostPath) -> io::Result<Vec<OsString>> {
+    let directory = directory.as_path().as_os_str();
+    // A path may have any bytes.
+    let with = |before: &str, after: String| [before.as_ref(), directory, after.as_ref()].join("".as_ref());
     match flavour {
         Flavour::Rust => {
             let cache = match cache {
@@ -62,13 +68,13 @@ fn arguments(flavour: Flavour, cache: Cache, directory: &HostPath) -> Vec<String
                 Cache::Never => "never",
                 Cache::Always => "always",
             };
-            vec![
-                format!("--fd={SOCKET_FD}"),
-                format!("--shared-dir={directory}"),
-                format!("--cache={cache}"),
-                "--sandbox=namespace".to_owned(),
-                "--log-level=warn".to_owned(),
-            ]
+            Ok(vec![
+                format!("--fd={SOCKET_FD}").into(),
+                with("--shared-dir=", String::new()),
+                format!("--cache={cache}").into(),
+                "--sandbox=namespace".into(),
+                "--log-level=warn".into(),
+            ])
         }
         Flavour::Qemu => {
             let cache = match cache {
@@ -76,9 +82,12 @@ fn arguments(flavour: Flavour, cache: Cache, directory: &HostPath) -> Vec<String
                 Cache::Never => "none",
                 Cache::Always => "always",
             };
-            // Commas end an option, and no path of ours has one.
-            let options = format!("source={directory},cache={cache},sandbox=namespace,log_level=warn");
-            vec!["-f".to_owned(), format!("--fd={SOCKET_FD}"), "-o".to_owned(), options]
+            if directory.as_bytes().contains(&b',') {
+                let why = "QEMU's virtiofsd shares no path with a comma in it: use the one in Rust, or another path";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            let options = with("source=", format!(",cache={cache},sandbox=namespace,log_level=warn"));
+            Ok(vec!["-f".into(), format!("--fd={SOCKET_FD}").into(), "-o".into(), options])
         }
     }
 }
@@ -106,6 +115,18 @@ fn flavour_of(said: &str) -> Option<Flavour> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_arrives_as_it_is_or_is_refused() {
+        let path = std::ffi::OsStr::from_bytes(b"/run/a,\xff");
+        let path = HostPath::new(path).unwrap();
+        let shared = &arguments(Flavour::Rust, Cache::Auto, &path).unwrap()[1];
+        assert_eq!(shared.as_bytes(), b"--shared-dir=/run/a,\xff");
+        arguments(Flavour::Qemu, Cache::Auto, &path).unwrap_err();
+        let path = HostPath::new("/run/a").unwrap();
+        let options = &arguments(Flavour::Qemu, Cache::Never, &path).unwrap()[3];
+        assert_eq!(options, "source=/run/a,cache=none,sandbox=namespace,log_level=warn");
+    }
 
     #[test]
     fn the_two_are_told_by_their_versions() {
