@@ -59,7 +59,7 @@ impl Package {
         tell: &dyn Fn(&str),
     ) -> Result<Self, PackageError> {
         let lock = lock(cache)?;
-        let present = clean(cache)?;
+        let present = clean(cache, wanted.prefix)?;
         let path = match &present {
             Some(package) if !update => package.clone(),
             _ => download(wanted, cache, tell)?,
@@ -127,14 +127,14 @@ fn download(wanted: &Versioned, cache: &Path, tell: &dyn Fn(&str)) -> Result<Pat
     })
 }
 
-/// The package in `cache`. What runs left there that were killed is removed; nobody uses it, since the lock is ours.
-fn clean(cache: &Path) -> Result<Option<PathBuf>, FileError> {
+/// The package in `cache` whose name begins with `prefix`. What runs left there that were killed is removed; nobody uses it, since the lock is ours.
+fn clean(cache: &Path, prefix: &str) -> Result<Option<PathBuf>, FileError> {
     let mut packages = Vec::new();
     for path in list(cache)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with(TEMPORARY) {
             fs::remove_dir_all(&path).map_err(FileError::of("remove", &path))?;
-        } else if name.ends_with(".deb") {
+        } else if name.starts_with(prefix) && name.ends_with(".deb") {
             packages.push(path);
         }
     }
@@ -161,10 +161,15 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let unfinished = temporary_in(cache.path()).unwrap().keep();
         fs::write(unfinished.join("vmlinuz"), "half").unwrap();
-        fs::write(cache.path().join("linux-image-1.deb"), "").unwrap();
+        for name in ["linux-image-1.deb", "linux-source-2.deb"] {
+            fs::write(cache.path().join(name), "").unwrap();
+        }
         let told = |text: &str| panic!("nothing is downloaded: {text}");
         let package = Package::fetch(&KERNEL, cache.path(), false, &told).unwrap();
         assert_eq!(package.path(), cache.path().join("linux-image-1.deb"));
+        drop(package);
+        let source = Package::fetch(&KERNEL_SOURCE, cache.path(), false, &told).unwrap();
+        assert_eq!(source.path(), cache.path().join("linux-source-2.deb"), "each is for itself");
         assert!(!unfinished.exists());
     }
 
