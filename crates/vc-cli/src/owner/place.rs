@@ -158,15 +158,21 @@ mod tests {
     use super::*;
     use std::fs;
 
+    /// A root file system with `/data`, and a volume, both below the first, which goes with the value.
+    fn directories() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (rootfs, volume) = (dir.path().join("rootfs"), dir.path().join("volume"));
+        fs::create_dir_all(rootfs.join("data")).unwrap();
+        fs::create_dir(&volume).unwrap();
+        (dir, rootfs, volume)
+    }
+
     #[test]
     fn a_read_only_bind_keeps_what_else_its_mount_has() {
         if !vc_tests::root() {
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
-        let (rootfs, volume) = (dir.path().join("rootfs"), dir.path().join("volume"));
-        fs::create_dir_all(rootfs.join("data")).unwrap();
-        fs::create_dir(&volume).unwrap();
+        let (_dir, rootfs, volume) = directories();
         let seen = std::thread::spawn(move || {
             sys::unshare_mounts().unwrap();
             mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).unwrap();
@@ -187,11 +193,8 @@ mod tests {
         if !vc_tests::root() {
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
-        let (rootfs, volume) = (dir.path().join("rootfs"), dir.path().join("volume"));
-        fs::create_dir_all(rootfs.join("data")).unwrap();
+        let (dir, rootfs, volume) = directories();
         fs::create_dir(rootfs.join("ro")).unwrap();
-        fs::create_dir(&volume).unwrap();
         fs::write(volume.join("file"), "of the volume").unwrap();
         // A link that would lead to the host's /etc, if it were followed there.
         std::os::unix::fs::symlink("/etc", rootfs.join("link")).unwrap();
