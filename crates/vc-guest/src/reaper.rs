@@ -153,13 +153,12 @@ mod tests {
     #[tokio::test]
     async fn a_real_time_signal_is_an_end_like_any_other() {
         let reaper = Reaper::start().unwrap();
-        for script in ["kill -40 $$; sleep 60", "sleep 60"] {
+        for (script, sent, status) in [("kill -40 $$; sleep 60", None, 168), ("sleep 60", Some(64), 192)] {
             let (pid, mut exit) = reaper.spawn(&mut shell(script), None).unwrap();
-            if !script.starts_with("kill") {
-                reaper.signal(pid, 64).unwrap();
+            if let Some(signal) = sent {
+                reaper.signal(pid, signal).unwrap();
             }
-            let status = wait(&mut exit).await;
-            assert_eq!(status, if script.starts_with("kill") { 128 + 40 } else { 128 + 64 });
+            assert_eq!(wait(&mut exit).await, status, "128 and the signal");
             assert_eq!(reaper.signal(pid, 64), Err(Errno::ESRCH), "it is forgotten");
         }
     }
